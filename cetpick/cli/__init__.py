@@ -1,0 +1,68 @@
+"""The command line: parse, build settings, call one workflow, say where the output is."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from cetpick import __version__
+from cetpick.cli.convert import convert
+from cetpick.cli.demo import demo
+from cetpick.cli.evaluate import evaluate
+from cetpick.cli.info import info
+from cetpick.cli.pick import pick
+from cetpick.cli.simulate import simulate
+from cetpick.cli.train import train
+from cetpick.errors import CetpickError, CetpickWarning
+
+app = typer.Typer(
+    name="cetpick",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Pick particles in cryo-electron tomograms, learning from 20 to 50 labels.",
+    epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done.",
+)
+for command in (pick, train, evaluate, convert, info, simulate, demo):
+    app.command(no_args_is_help=command is not demo)(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cetpick {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, CetpickWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; errors end with their message and exit code, never with a traceback."""
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", CetpickWarning)
+    try:
+        app()
+    except CetpickError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

@@ -1,0 +1,106 @@
+"""cetpick evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cetpick.cli import options as opt
+
+if TYPE_CHECKING:
+    from cetpick.metrics import Result
+    from cetpick.workflows.evaluate import EvaluateSummary
+
+
+def evaluate(
+    picks: Annotated[
+        list[Path],
+        typer.Argument(metavar="PICKS...", help="Picks in any known format, or output folders of `cetpick pick`."),
+    ],
+    truth: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Reference coordinates; a folder for several.")],
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(metavar="VOXELS", help="Largest distance of a match; repeatable. Half the diameter, else 5."),
+    ] = None,
+    margin: Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Rim that does not count, voxels.")] = None,
+    tomogram: opt.TomogramFiles = None,
+    shape: Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Size of the tomograms, voxels.")] = None,
+    threshold: opt.Threshold = None,
+    voxel_size: opt.VoxelSize = None,
+    which: opt.WhichTomogram = opt.Which.reconstructed,
+    names: opt.Names = opt.Naming.file,
+    binned: opt.Binned = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Compare picks with reference coordinates: average precision, F1, localisation error; several tomograms pooled.
+
+    Picks are matched one to one, by falling score, with reference points within the radius. Reference points in the
+    margin are ignored, together with the picks that match them. Of an output folder of `cetpick pick` all candidates
+    are judged, and the picks at the tool's own cut.
+
+    Examples:
+      cetpick evaluate picks --truth truth.csv
+
+      cetpick evaluate picks --truth truths --radius 5 --radius 10 --json
+
+      cetpick evaluate t2.csv --truth t2.mod --margin 21,21,0 --tomogram t2.rec
+    """
+    from cetpick.workflows.evaluate import run_evaluate
+    from cetpick.workflows.inputs import InputOptions
+
+    summary = run_evaluate(
+        picks, truth, radii=radius or [], margin=opt.triple(margin, "--margin"), size=opt.size(shape, "--shape"),
+        tomograms=tomogram or [], threshold=threshold,
+        options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
+    )  # fmt: skip
+    if as_json:
+        opt.print_json(summary.to_dict())
+        return
+    for found, wanted in summary.tomograms:
+        typer.echo(
+            f"{found.tomogram}: {len(found.coordinates)} in {found.source}, "
+            f"{len(wanted.coordinates)} reference points in {wanted.source}"
+        )
+    typer.echo(f"radius of a match: {summary.radius_is}")
+    for result in summary.results:
+        typer.echo(_heading(summary, result))
+        opt.print_table(_rows(summary, result, cut="tool's cut" if threshold is None else "--threshold"), indent="  ")
+
+
+def _heading(summary: EvaluateSummary, result: Result) -> str:
+    parts = [f"AP {result.average_precision:.4f}"] if summary.scored else []
+    if result.localisation_error is not None:
+        parts.append(f"localisation error {_length(summary, result.localisation_error)} RMS")
+    if result.ignored_picks or result.ignored_truths:
+        parts.append(f"ignored in the margin: {result.ignored_picks} picks, {result.ignored_truths} reference points")
+    return "\n" + "; ".join([f"radius {_length(summary, result.radius)}", *parts])
+
+
+def _length(summary: EvaluateSummary, voxels: float) -> str:
+    angstrom = summary.angstrom(voxels)
+    return f"{voxels:.4g} voxels" + ("" if angstrom is None else f" ({angstrom:.4g} A)")
+
+
+def _rows(summary: EvaluateSummary, result: Result, *, cut: str) -> list[dict[str, Any]]:
+    """A row for each set of picks."""
+    common = summary.thresholds[0] if len(set(summary.thresholds)) == 1 else None
+    scores = [
+        *([("best F1", result.best, result.best.threshold)] if summary.scored else []),
+        *([(cut, result.at_threshold, common)] if result.at_threshold else []),
+        ("all", result.all_picks, None),
+    ]
+    return [
+        {
+            "picks": name,
+            "threshold": threshold,
+            "count": score.picks,
+            "matched": score.matched,
+            "truth": score.truths,
+            "precision": f"{score.precision:.4f}",
+            "recall": f"{score.recall:.4f}",
+            "F1": f"{score.f1:.4f}",
+        }
+        for name, score, threshold in scores
+    ]

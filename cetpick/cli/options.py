@@ -1,0 +1,176 @@
+"""Options that several commands share, and how they report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class ModeName(StrEnum):
+    """--mode."""
+
+    default = "default"
+    paper = "paper"
+
+
+class Which(StrEnum):
+    """--which."""
+
+    reconstructed = "reconstructed"
+    denoised = "denoised"
+
+
+class Naming(StrEnum):
+    """--names."""
+
+    file = "file"
+    parent = "parent"
+
+
+class StarFlavour(StrEnum):
+    """--star."""
+
+    relion5 = "relion5"
+    relion4 = "relion4"
+    relion31 = "relion31"
+    warp = "warp"
+
+
+Tomograms = Annotated[
+    list[Path], typer.Argument(metavar="TOMOGRAM...", help="Tomograms (MRC, EM) or RELION 5 tomograms.star files.")
+]
+Labels = Annotated[
+    list[Path],
+    typer.Option("--labels", "-l", help="Particle centres in any known format: a file, a folder, or a STAR for many."),
+]
+Diameter = Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Particle diameter.")]
+Mode = Annotated[ModeName, typer.Option(help="The method: cetpick's own, or the published one.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps; by default the mode's own number.")]
+CountHint = Annotated[
+    float | None, typer.Option(metavar="N", help="Expected particles in a tomogram; estimated when not given.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+VoxelSize = Annotated[
+    float | None, typer.Option(metavar="ANGSTROM", help="Voxel size of the tomograms, in the place of their headers'.")
+]
+WhichTomogram = Annotated[Which, typer.Option(help="Which tomograms of a tomograms.star.")]
+Names = Annotated[Naming, typer.Option(help="Name tomograms by file, or by parent folder and file.")]
+Binned = Annotated[
+    bool | None,
+    typer.Option("--binned/--unbinned", help="RELION coordinates are in voxels of the tomogram, or unbinned pixels."),
+]
+Threshold = Annotated[float | None, typer.Option(metavar="S", help="Score from which a candidate is a pick.")]
+Top = Annotated[int | None, typer.Option(metavar="N", help="At most N picks a tomogram, the best ones.")]
+TomogramFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tomogram", "--tomograms-star", metavar="FILE", help="Tomogram or RELION 5 tomograms.star of the points."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def triple(text: str | None, option: str) -> tuple[float, float, float] | None:
+    """Three numbers "X,Y,Z" as the user gave them to `option`, None for None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    from cetpick.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        x, y, z = (float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"unusable {option}", expected="three numbers X,Y,Z", found=text, cure=f"such as {option} 21,21,0"
+        ) from None
+    return x, y, z
+
+
+def size(text: str | None, option: str) -> tuple[int, int, int] | None:
+    """As `triple`, for whole numbers above 0."""
+    from cetpick.errors import InputError
+
+    numbers = triple(text, option)
+    if numbers is None:
+        return None
+    if any(number < 1 or number % 1 for number in numbers):
+        raise InputError(f"unusable {option}", expected="three whole numbers above 0", found=text)
+    x, y, z = map(int, numbers)
+    return x, y, z
+
+
+def shown(value: Any) -> str:
+    """A value of a report as text: numbers short, several values separated by commas."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or "-"
+    return str(value)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], indent: str = "") -> None:
+    """Print rows, which all have the keys of the first, as aligned columns on stdout: text left, numbers right."""
+    names = list(rows[0])
+    cells = [names, *([shown(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = [any(cell[:1] not in "-+0123456789" for cell in column[1:]) for column in zip(*cells, strict=True)]
+    for line in cells:
+        aligned = (
+            cell.ljust(width) if is_text else cell.rjust(width)
+            for cell, width, is_text in zip(line, widths, left, strict=True)
+        )
+        typer.echo((indent + "  ".join(aligned)).rstrip())
+
+
+def print_fields(values: Mapping[str, Any]) -> None:
+    """Print a description, its first value as the heading; lists of texts line by line, those of rows as a table."""
+    (_, heading), *fields = values.items()
+    typer.echo(heading)
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        label = f"  {name.replace('_', ' ')}".ljust(width + 4)
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            typer.echo(label.rstrip())
+            print_table(value, indent="    ")
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            for number, line in enumerate(value):
+                typer.echo((" " * len(label) if number else label) + line)
+        elif isinstance(value, Mapping):
+            for number, (key, item) in enumerate(value.items()):
+                typer.echo((" " * len(label) if number else label) + f"{key}: {shown(item)}")
+        else:
+            typer.echo(label + shown(value))
+
+
+def print_json(values: Any) -> None:
+    """Print `values` as one JSON document on stdout; NaN and infinite numbers become null."""
+    import json
+
+    typer.echo(json.dumps(_finite(values), indent=2, default=str))
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {str(key): _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    if hasattr(values, "item"):
+        return _finite(values.item())
+    if isinstance(values, float) and not -float("inf") < values < float("inf"):
+        return None
+    return values

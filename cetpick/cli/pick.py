@@ -1,0 +1,82 @@
+"""cetpick pick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cetpick.cli import options as opt
+
+
+def pick(
+    tomograms: opt.Tomograms,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the results.")],
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model file; or train one, see below.")] = None,
+    train: Annotated[
+        list[Path] | None,
+        typer.Option("--train", help="Tomogram to train on; by default those picked that have labels."),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option("--labels", "-l", help="Labels: one file for each --train, a folder, or a STAR."),
+    ] = None,
+    diameter: Annotated[float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="To train.")] = None,
+    mode: opt.Mode = opt.ModeName.default,
+    steps: opt.Steps = None,
+    count_hint: opt.CountHint = None,
+    threshold: opt.Threshold = None,
+    top: opt.Top = None,
+    star: Annotated[
+        opt.StarFlavour | None, typer.Option(help="Flavour of particles.star; told from the input.")
+    ] = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    voxel_size: opt.VoxelSize = None,
+    which: opt.WhichTomogram = opt.Which.reconstructed,
+    names: opt.Names = opt.Naming.file,
+    binned: opt.Binned = None,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Pick tomograms with a model, or train on labels first. Only the TOMOGRAMs named are picked.
+
+    Examples:
+      cetpick pick *.rec --train tomo1.rec --labels tomo1.mod --diameter 250 -o picks
+
+      cetpick pick *.rec --model picks/model.safetensors -o more
+
+      cetpick pick Tomograms/job007/tomograms.star --labels particles.star -d 250 -o picks
+    """
+    from cetpick.cli.progress import reporting
+    from cetpick.config import PickSettings, TrainSettings
+    from cetpick.errors import InputError
+    from cetpick.workflows.inputs import InputOptions
+    from cetpick.workflows.pick import Training, run_pick
+
+    training = None
+    if labels or train:
+        if diameter is None:
+            raise InputError("training needs the particle's diameter", cure="add --diameter ANGSTROM")
+        settings = TrainSettings(mode=mode.value, diameter=diameter, steps=steps, count_hint=count_hint, seed=seed)
+        training = Training(tomograms=train or [], labels=labels or [], settings=settings)
+    with reporting(quiet=quiet) as reporter:
+        summary = run_pick(
+            tomograms, output=output, model=model, training=training,
+            settings=PickSettings(threshold=threshold, top=top), star=star.value if star else None,
+            options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
+            device=device, threads=threads, overwrite=overwrite, progress=reporter.step, picked=reporter.tomogram,
+        )  # fmt: skip
+    if as_json:
+        opt.print_json(vars(summary))
+    else:
+        for name, count in summary.picks.items():
+            also = " (also trained on)" if name in summary.trained_on else ""
+            typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{also}")
+        for failure in summary.failures:
+            typer.echo(f"failed: {failure}", err=True)
+        typer.echo(f"threshold {summary.threshold:.3f}; results: {', '.join(str(path) for path in summary.files[-3:])}")
+    raise typer.Exit(summary.exit_code)

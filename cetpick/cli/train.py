@@ -1,0 +1,54 @@
+"""cetpick train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cetpick.cli import options as opt
+
+
+def train(
+    tomograms: opt.Tomograms,
+    labels: opt.Labels,
+    diameter: opt.Diameter,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.safetensors", help="The model file.")],
+    mode: opt.Mode = opt.ModeName.default,
+    steps: opt.Steps = None,
+    count_hint: opt.CountHint = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    voxel_size: opt.VoxelSize = None,
+    which: opt.WhichTomogram = opt.Which.reconstructed,
+    names: opt.Names = opt.Naming.file,
+    binned: opt.Binned = None,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Train on a few labelled particles and write one self-contained model file.
+
+    Examples:
+      cetpick train tomo1.rec --labels tomo1.mod --diameter 250 -o ribosome.safetensors
+
+      cetpick train tomograms.star --labels particles.star -d 250 -o ribosome.safetensors
+    """
+    from cetpick.cli.progress import reporting
+    from cetpick.config import TrainSettings
+    from cetpick.workflows.inputs import InputOptions
+    from cetpick.workflows.train import run_train
+
+    settings = TrainSettings(mode=mode.value, diameter=diameter, steps=steps, count_hint=count_hint, seed=seed)
+    inputs = InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned)
+    with reporting(quiet=quiet) as reporter:
+        summary = run_train(
+            tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
+            overwrite=overwrite, progress=reporter.step,
+        )  # fmt: skip
+    if as_json:
+        opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})
+    else:
+        typer.echo(f"{summary.model}: trained on {summary.labels} labels, threshold {summary.settings.threshold:.3f}")

@@ -1,0 +1,161 @@
+"""Settings: frozen, self-checking, each default written once, stored with every model and run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from cetpick.errors import InputError
+
+Mode = Literal["default", "paper"]
+Hidden = Literal["leave-out", "nnpu", "none"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+SMALLEST_DIAMETER, LARGEST_DIAMETER = 20.0, 5000.0
+"""Angstrom; outside of it a diameter is a mistake of units."""
+
+
+def _require(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise InputError(
+            f"unusable setting {name}", expected=expected, found=value, cure=f"give a {name} in that range"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParticleClass:
+    """A particle species.
+
+    Attributes:
+        name: of the class, as in the `class` column of tables.
+        diameter: angstrom, of the sphere that encloses the particle.
+    """
+
+    name: str = "particle"
+    diameter: float
+
+    def __post_init__(self) -> None:
+        _require(
+            SMALLEST_DIAMETER <= self.diameter <= LARGEST_DIAMETER,
+            "diameter",
+            f"{self.diameter:g}",
+            f"{SMALLEST_DIAMETER:g} to {LARGEST_DIAMETER:g} angstrom",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """All that picking needs to know besides the weights; stored in the model file.
+
+    Attributes:
+        mode: which network, preprocessing and peak rule.
+        classes: the species, one heatmap channel each.
+        voxel_size: (z, y, x) angstrom of the grid the network works on.
+        clip: normalised grey values are clipped to +-clip standard deviations.
+        width: channels of the first level of the network.
+        fused: channels of the 3D part.
+        separation: centres nearer than this fraction of the diameter are one particle.
+        floor: candidates below this score are not kept.
+        threshold: the score from which a candidate is a pick, as chosen in training.
+        count: particles estimated in a training tomogram.
+        skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
+        stored_voxel_size: angstrom a voxel of the training tomograms.
+        provenance: what the model was trained on: versions, files, seed, steps.
+    """
+
+    mode: Mode = "default"
+    classes: tuple[ParticleClass, ...]
+    voxel_size: tuple[float, float, float]
+    clip: float = 4.0
+    width: int = 16
+    fused: int = 32
+    separation: float = 0.6
+    floor: float = 1e-3
+    threshold: float = 0.5
+    count: float = 0.0
+    skewness: float = 0.0
+    stored_voxel_size: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
+        _require(len(self.classes) == 1, "classes", len(self.classes), "1 class (this version)")
+        _require(0 <= self.separation <= 2, "separation", self.separation, "0 to 2 diameters")
+
+    @property
+    def diameter(self) -> float:
+        """Angstrom, of the only class."""
+        return self.classes[0].diameter
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of to_dict.
+
+        Raises:
+            TypeError: unknown or missing settings.
+        """
+        values = dict(values)
+        values["classes"] = tuple(ParticleClass(**c) for c in values["classes"])
+        values["voxel_size"] = tuple(values["voxel_size"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train.
+
+    Attributes:
+        mode: `default`, or `paper` for the published method.
+        diameter: angstrom.
+        steps: optimiser steps, None for the mode's own number.
+        crops: crops a step.
+        crop: (z, y, x) voxels of the working grid.
+        learning_rate: peak of the cosine schedule of AdamW.
+        hidden: how unlabelled particles are kept from being learned as background: the expected number of
+            highest-scoring unlabelled cells is left out of the loss, or soft-label nnPU, or none.
+        count_hint: expected particles a tomogram, None to estimate it.
+        voxels_per_diameter: working voxels along a diameter, in x and y.
+        seed: of everything random.
+    """
+
+    mode: Mode = "default"
+    diameter: float
+    steps: int | None = None
+    crops: int = 8
+    crop: tuple[int, int, int] = (12, 64, 64)
+    learning_rate: float = 2e-3
+    hidden: Hidden = "leave-out"
+    count_hint: float | None = None
+    voxels_per_diameter: float = 16.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ParticleClass(diameter=self.diameter)
+        _require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
+        _require(self.hidden in get_args(Hidden), "hidden", self.hidden, " or ".join(get_args(Hidden)))
+        _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(self.count_hint is None or self.count_hint >= 1, "count-hint", self.count_hint, "at least 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or a positive integer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickSettings:
+    """Which candidates become picks.
+
+    Attributes:
+        threshold: score cut, None for the one chosen by the tool.
+        top: at most this many picks a tomogram, the best ones, None for all.
+    """
+
+    threshold: float | None = None
+    top: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.threshold is None or 0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
+        _require(self.top is None or self.top >= 1, "top", self.top, "at least 1")

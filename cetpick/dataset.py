@@ -1,0 +1,164 @@
+"""Training data: prepared tomograms on the device, random crops of them, heatmap targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cetpick.augment import apply_symmetry, apply_symmetry_to_points, draw_symmetry
+from cetpick.geometry import Points
+
+KERNEL_CUT = 0.05
+"""Below this a target Gaussian is no longer the particle's zone."""
+FAR = 1e6
+"""Where the centres that fill up a batch lie: beyond every crop."""
+
+
+class Batch(NamedTuple):
+    """Crops and what is known of them.
+
+    Attributes:
+        crops: (B, 1, z, y, x) normalised grey values.
+        valid: like crops, 1 where there is data, 0 in padding.
+        centres: (B, N, 3) x, y, z of the labels in voxels of the crop; unused places lie FAR away.
+    """
+
+    crops: Tensor
+    valid: Tensor
+    centres: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingVolume:
+    """A prepared tomogram on the device.
+
+    Attributes:
+        voxels: (z, y, x) normalised grey values, at least as large as a crop.
+        valid: (z, y, x) float, 1 where there is data.
+        centres: (n, 3) x, y, z of the labels, voxels.
+        cells: voxels that hold data, as stored before padding.
+    """
+
+    voxels: Tensor
+    valid: Tensor
+    centres: Tensor
+
+    @classmethod
+    def prepare(
+        cls,
+        volume: NDArray[np.float32],
+        valid: NDArray[np.bool_] | None,
+        centres: Points,
+        *,
+        crop: tuple[int, int, int],
+        device: torch.device,
+    ) -> TrainingVolume:
+        """Pad a volume (z, y, x) to the crop's size at least and move it to the device."""
+        present = np.ones(volume.shape, bool) if valid is None else valid
+        padding = [(0, max(0, c - n)) for c, n in zip(crop, volume.shape, strict=True)]
+        return cls(
+            voxels=torch.from_numpy(np.pad(volume, padding)).to(device),
+            valid=torch.from_numpy(np.pad(present, padding).astype(np.float32)).to(device),
+            centres=torch.from_numpy(centres.astype(np.float32)).to(device),
+        )
+
+
+class CropSampler:
+    """Draws random crops, a part of them around labels, the rest anywhere.
+
+    Uniform crops make unlabelled voxels a fair sample of the tomogram; label-centred ones see each label often.
+    """
+
+    JITTER = 0.35
+    """A label lies at most this fraction of the crop from its centre, along each axis."""
+
+    def __init__(
+        self,
+        volumes: Sequence[TrainingVolume],
+        *,
+        crop: tuple[int, int, int],
+        labelled: float,
+        generator: torch.Generator,
+    ) -> None:
+        """Sample from `volumes` crops of `crop` (z, y, x) voxels, the fraction `labelled` of them around a label."""
+        self.volumes, self.crop, self.labelled, self.generator = list(volumes), crop, labelled, generator
+        self._labels = [(v, i) for v, volume in enumerate(self.volumes) for i in range(len(volume.centres))]
+        self._sizes = torch.tensor([float(volume.voxels.numel()) for volume in self.volumes])
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator)
+
+    def _place(self) -> tuple[TrainingVolume, list[int]]:
+        """A random volume and the first voxel (z, y, x) of a crop in it."""
+        size = torch.tensor(self.crop)
+        if self._random(1).item() < self.labelled:
+            v, i = self._labels[int(self._random(1).item() * len(self._labels))]
+            volume = self.volumes[v]
+            centre = volume.centres[i].flip(0).cpu()
+            start = centre - size / 2 + (2 * self._random(3) - 1) * self.JITTER * size
+        else:
+            volume = self.volumes[int(torch.multinomial(self._sizes, 1, generator=self.generator))]
+            start = self._random(3) * (torch.tensor(volume.voxels.shape) - size + 1) - 0.5
+        last = torch.tensor(volume.voxels.shape) - size
+        return volume, torch.minimum(start.round().long().clamp(min=0), last).tolist()
+
+    def draw(self, count: int) -> Batch:
+        """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""
+        crops, valid, centres = [], [], []
+        for _ in range(count):
+            volume, start = self._place()
+            window = tuple(slice(s, s + n) for s, n in zip(start, self.crop, strict=True))
+            bits = draw_symmetry(self.generator)
+            crops.append(apply_symmetry(volume.voxels[window], bits))
+            valid.append(apply_symmetry(volume.valid[window], bits))
+            shifted = volume.centres - torch.tensor(start[::-1], device=volume.centres.device)
+            centres.append(apply_symmetry_to_points(shifted, bits, self.crop))
+        filled = torch.nn.utils.rnn.pad_sequence(centres, batch_first=True, padding_value=FAR)
+        return Batch(torch.stack(crops)[:, None], torch.stack(valid)[:, None], filled)
+
+
+def to_cells(centres: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """Points (..., 3) x, y, z in voxels to heatmap cells of `stride` (z, y, x) voxels; cell i covers i*s to i*s+s-1."""
+    steps = torch.tensor(stride[::-1], dtype=centres.dtype, device=centres.device)
+    return (centres + 0.5) / steps - 0.5
+
+
+def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[float, float, float]) -> Tensor:
+    """Target heatmaps: the larger of the labels' Gaussians, 0 below KERNEL_CUT, exactly 1 in the cell of a centre.
+
+    Args:
+        centres: (B, N, 3) x, y, z in cells, sub-cell.
+        shape: (z, y, x) cells.
+        sigma: (z, y, x) cells.
+
+    Returns:
+        (B, 1, z, y, x).
+    """
+    profiles = []
+    for axis, (length, width) in enumerate(zip(shape, sigma, strict=True)):
+        cells = torch.arange(length, device=centres.device, dtype=centres.dtype)
+        offset = cells - centres[..., 2 - axis, None]
+        profiles.append(torch.exp(-offset.square() / (2 * width**2)))
+    z, y, x = profiles
+    heatmap = (z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]).amax(dim=1)
+    heatmap = torch.where(heatmap < KERNEL_CUT, 0, heatmap)
+    nearest = centres.round().long()
+    limits = torch.tensor(shape[::-1], device=centres.device)
+    item, label = ((nearest >= 0) & (nearest < limits)).all(dim=-1).nonzero(as_tuple=True)
+    inside = nearest[item, label]
+    heatmap[item, inside[:, 2], inside[:, 1], inside[:, 0]] = 1
+    return heatmap[:, None]
+
+
+def kernel_cells(sigma: tuple[float, float, float]) -> int:
+    """Cells of one particle's zone: those of a Gaussian of `sigma` (z, y, x) cells that reach KERNEL_CUT."""
+    reach = [int(np.ceil(3 * s)) for s in sigma]
+    grid = np.mgrid[tuple(slice(-r, r + 1) for r in reach)]
+    distance = sum((axis / s) ** 2 for axis, s in zip(grid, sigma, strict=True))
+    return int((np.exp(-distance / 2) >= KERNEL_CUT).sum())

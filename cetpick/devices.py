@@ -1,0 +1,55 @@
+"""Where to compute: one path for CPU and GPU."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from cetpick.errors import InputError
+
+
+def resolve_device(name: str = "auto", *, threads: int | None = None) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
+
+    Args:
+        name: as given by the user.
+        threads: CPU threads, None for as many as torch finds cores.
+
+    Raises:
+        InputError: no such device.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    count = torch.cuda.device_count()
+    good = device is not None and (device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count))
+    if device is None or not good:
+        raise InputError(
+            "no such device",
+            expected="auto, cpu, cuda or cuda:N",
+            found=f"{name}; torch {torch.__version__} sees {count} GPUs",
+            cure="use --device auto, or install a torch build and driver that see the GPU",
+        )
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What to call a device in a record of a run."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 where the hardware multiplies it fast, else float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.autocast("cuda", torch.bfloat16)
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,39 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cetpick.errors import CetpickError, InputError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path to write to, in the folder of `path` and with its endings, that becomes `path` on success.
+
+    The folder is made if it is missing. When the body raises, what it wrote is removed and `path` stays as it was.
+
+    Raises:
+        InputError: `path` is a folder, or its folder cannot be made.
+        CetpickError: the body or the renaming ended in an OSError (disk full, no permission).
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("a folder is where the file should be written", file=target, cure="name another file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("its folder cannot be made", file=target, found=error, cure="name another folder") from error
+    # Not tempfile: its files are private to the user, results should have the permissions that umask gives.
+    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise CetpickError("cannot be written", file=target, found=error) from error
+    finally:
+        temporary.unlink(missing_ok=True)

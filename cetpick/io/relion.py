@@ -1,0 +1,386 @@
+"""Particles in STAR files of RELION 3.1, 4 and 5 and of Warp.
+
+RELION 5 measures from the centre of the tomogram, which its C++ programs put at half the unbinned size (and so does
+this module), while its Python picker puts it one unbinned pixel lower.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.geometry import (
+    Points,
+    as_points,
+    relion_centred_to_voxel,
+    relion_unbinned_to_voxel,
+    voxel_to_relion_centred,
+    voxel_to_relion_unbinned,
+)
+from cetpick.io.star import Block, read_star, star_numbers, write_star
+from cetpick.io.tomograms import tomogram_name
+from cetpick.io.tomograms_star import read_tomograms_star
+from cetpick.records import DEFAULT_CLASS, Coordinates, RelionTomogram, TomogramInfo
+
+Flavour = Literal["relion5", "relion4", "relion31", "warp"]
+
+ROUNDING = 1e-3
+"""Voxels: points no farther than this outside of a volume lie on its edge, numbers in files are rounded."""
+
+_CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+_COORDINATE = [f"rlnCoordinate{axis}" for axis in "XYZ"]
+_ORIGIN_ANGSTROM = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
+_ORIGIN_PIXEL = [f"rlnOrigin{axis}" for axis in "XYZ"]
+_SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+_SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
+_NAMES = ("rlnTomoName", "rlnMicrographName")
+
+
+def find_tomogram(name: str | None, tomograms: Sequence[TomogramInfo]) -> TomogramInfo | None:
+    """Return the tomogram that a file calls `name`: by its name, path, rlnTomoName, or file name, in this order.
+
+    A file that names none (None) belongs to the only tomogram there is.
+    """
+    if name is None:
+        return tomograms[0] if len(tomograms) == 1 else None
+    plain = plain_name(name)
+    matches = [
+        (
+            info.name != name,
+            info.path != Path(name),
+            info.relion is None or info.relion.name != name,
+            info.name != plain,
+            tomogram_name(info.path) != plain,
+        )
+        for info in tomograms
+    ]
+    best = min(range(len(tomograms)), key=matches.__getitem__, default=None)
+    return None if best is None or all(matches[best]) else tomograms[best]
+
+
+def plain_name(name: str) -> str:
+    """Return the tomogram's name in an rlnMicrographName such as ``Tomograms/t1/t1.mrc`` or ``TS_01.tomostar``."""
+    return tomogram_name(Path(Path(name).name.removesuffix(".tomostar")))
+
+
+def beyond_edge(points: Points, info: TomogramInfo) -> NDArray[np.float64]:
+    """How many voxels each of the points (n, 3) lies outside of a tomogram, at most 0 inside; shape (n,)."""
+    size = np.array(info.grid.size)
+    distances: NDArray[np.float64] = (np.abs(points - (size - 1) / 2) - size / 2).max(axis=1, initial=-np.inf)
+    return distances
+
+
+def read_particles(
+    path: str | PathLike[str], tomograms: Sequence[TomogramInfo] = (), *, binned: bool | None = None
+) -> list[Coordinates]:
+    """Read the particles of a STAR file, or those that an optimisation_set.star names.
+
+    Args:
+        path: the file.
+        tomograms: those of interest; particles of others are left out, with a warning that names them. None given:
+            all particles are read, as far as that is possible without.
+        binned: whether rlnCoordinateX/Y/Z are voxels of the reconstruction (True) or pixels of the unbinned tilt
+            series (False). None: voxels in files that name the tomogram by rlnMicrographName (RELION 3.1, Warp) or lie
+            in a folder ``annotations``, otherwise unbinned pixels; but when at least half of the points fit into the
+            volume only by the other reading, that one, with a warning.
+
+    Returns:
+        One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted.
+
+    Raises:
+        InputError: not a file of particles, or what their coordinates need is not known.
+    """
+    path = Path(path)
+    blocks = read_star(path)
+    sets = [table.iloc[0] for table in blocks.values() if "rlnTomoParticlesFile" in table and len(table)]
+    known: dict[str, RelionTomogram] = {}
+    if sets:
+        if "rlnTomoTomogramsFile" in sets[0] and not (tomograms and all(info.relion for info in tomograms)):
+            star = _project_file(path, sets[0]["rlnTomoTomogramsFile"])
+            known = {tomogram.name: tomogram for _, tomogram in read_tomograms_star(star)}
+        path = _project_file(path, sets[0]["rlnTomoParticlesFile"])
+        blocks = read_star(path)
+    table = _particle_table(path, blocks)
+    names = next((label for label in _NAMES if label in table), None)
+    groups = (
+        [(None, table)] if names is None else [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
+    )
+
+    records, others = [], []
+    for name, rows in groups:
+        info = find_tomogram(name, tomograms)
+        if tomograms and info is None:
+            others.append(name or "(no name)")
+            continue
+        relion = info.relion if info and info.relion else known.get(name or "")
+        records.append(_record(path, blocks, rows, name, info, relion, binned))
+    if others:
+        warnings.warn(
+            f"{path}: particles of tomograms that were not given are left out: {', '.join(others)}",
+            CetpickWarning,
+            stacklevel=2,
+        )
+    return records
+
+
+def write_particles(
+    path: str | PathLike[str], flavour: Flavour, picks: Sequence[tuple[TomogramInfo, pd.DataFrame]]
+) -> None:
+    """Write the particles of one or more tomograms; the file is replaced only when complete.
+
+    Args:
+        path: the file.
+        flavour: ``relion5`` centred angstrom; ``relion4`` unbinned pixels with an optics table; ``relion31`` voxels of
+            the tomogram file that rlnMicrographName gives; ``warp`` voxels of ``<name>.tomostar`` (tell Warp the voxel
+            size with --coords_angpix).
+        picks: a tomogram and its particles, columns x, y, z in voxels and, if known, score.
+
+    Raises:
+        InputError: what the flavour needs of a tomogram is not known.
+    """
+    write_star(path, _BLOCKS[flavour](Path(path), picks), version=_VERSIONS.get(flavour))
+
+
+def write_optimisation_set(
+    path: str | PathLike[str], *, particles: str | PathLike[str], tomograms: str | PathLike[str]
+) -> None:
+    """Write RELION 5's optimisation_set.star.
+
+    Args:
+        path: the file.
+        particles: the particles.star, as seen from the RELION project folder.
+        tomograms: the tomograms.star, as seen from the RELION project folder.
+    """
+    files = {"rlnTomoParticlesFile": str(particles), "rlnTomoTomogramsFile": str(tomograms)}
+    write_star(path, {"optimisation_set": files}, version=_VERSIONS["relion5"])
+
+
+def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    for table in blocks.values():
+        if {_CENTRED[0], _COORDINATE[0]} & set(table.columns):
+            return table
+    raise InputError(
+        "holds no particles",
+        file=path,
+        expected=f"{_COORDINATE[0]} or {_CENTRED[0]} among the labels",
+        found=", ".join(label for table in blocks.values() for label in table.columns[:5]) or "no labels",
+        cure="give the particles.star of the job",
+    )
+
+
+def _project_file(path: Path, name: str) -> Path:
+    """A file named relative to the RELION project folder, which is the current one or lies above `path`."""
+    for folder in (Path(), *path.absolute().parents):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"names a file that is not there: {name}", file=path, cure="call cetpick in the RELION project folder"
+    )
+
+
+def _record(
+    path: Path,
+    blocks: dict[str, pd.DataFrame],
+    rows: pd.DataFrame,
+    name: str | None,
+    info: TomogramInfo | None,
+    relion: RelionTomogram | None,
+    binned: bool | None,
+) -> Coordinates:
+    """The particles of one tomogram."""
+    voxel_size = info.grid.voxel_size if info else relion.voxel_size if relion else None
+    if _CENTRED[0] in rows:
+        if relion is None:
+            raise InputError(
+                f"the centred coordinates of {name} need the size, binning and pixel size of its tilt series",
+                file=path,
+                cure="give --tomograms-star, or the optimisation_set.star",
+            )
+        points = relion_centred_to_voxel(
+            star_numbers(rows, _CENTRED, file=path),
+            binning=relion.binning,
+            size=relion.size,
+            pixel_size=relion.pixel_size,
+        )
+    else:
+        points = _uncentred(path, rows, info, _binning(path, blocks, info, relion), binned)
+    points = points - _offsets(path, rows, voxel_size)
+    table = pd.DataFrame(points, columns=["x", "y", "z"])
+    table["class"] = DEFAULT_CLASS
+    if score := next((label for label in _SCORES if label in rows), None):
+        table["score"] = star_numbers(rows, [score], file=path)[:, 0]
+    if info:
+        name = info.name
+    elif name is not None and "rlnTomoName" not in rows:
+        name = plain_name(name)
+    return Coordinates(table=table, tomogram=name, voxel_size=voxel_size, source=path)
+
+
+def _binning(
+    path: Path, blocks: dict[str, pd.DataFrame], info: TomogramInfo | None, relion: RelionTomogram | None
+) -> float | None:
+    """Binning of the reconstruction, if need be from the pixel size that the optics table agrees on."""
+    if relion:
+        return relion.binning
+    optics = blocks.get("optics")
+    if info is None or optics is None or "rlnTomoTiltSeriesPixelSize" not in optics:
+        return None
+    pixel_sizes = np.unique(star_numbers(optics, ["rlnTomoTiltSeriesPixelSize"], file=path))
+    return info.grid.voxel_size / float(pixel_sizes[0]) if len(pixel_sizes) == 1 and pixel_sizes[0] > 0 else None
+
+
+def _uncentred(
+    path: Path, rows: pd.DataFrame, info: TomogramInfo | None, binning: float | None, binned: bool | None
+) -> Points:
+    """rlnCoordinateX/Y/Z to voxels, by the rules of read_particles."""
+    stored = star_numbers(rows, _COORDINATE, file=path)
+    in_voxels = (
+        binned if binned is not None else "rlnTomoName" not in rows or path.absolute().parent.name == "annotations"
+    )
+    if not in_voxels and binning is None:
+        raise InputError(
+            "its coordinates are pixels of the unbinned tilt series, and the binning of the tomogram is not known",
+            file=path,
+            cure="give --tomograms-star, or --binned when they are voxels of the tomogram",
+        )
+    readings = {"voxels of the tomogram": stored}
+    if binning is not None:
+        readings["pixels of the unbinned tilt series"] = relion_unbinned_to_voxel(stored, binning=binning)
+    preferred, *others = readings if in_voxels else reversed(readings)
+    if binned is not None or info is None or not len(stored) or _fits(info, readings[preferred]):
+        return readings[preferred]
+    for other in others:
+        if _fits(info, readings[other]):
+            warnings.warn(
+                f"{path}: coordinates of {info.name} are taken as {other}, because as {preferred} they lie outside of "
+                f"its {info.grid.size} voxels",
+                CetpickWarning,
+                stacklevel=2,
+            )
+            return readings[other]
+    raise InputError(
+        f"most of its points lie outside of {info.name}",
+        file=path,
+        expected=f"x, y, z within {info.grid.size} voxels",
+        found="; ".join(
+            f"as {name} x, y, z from {points.min(axis=0).round(1)} to {points.max(axis=0).round(1)}"
+            for name, points in readings.items()
+        ),
+        cure="are tomogram and particles of the same data set, and is the binning right?",
+    )
+
+
+def _fits(info: TomogramInfo, points: Points) -> bool:
+    return bool((beyond_edge(points, info) <= ROUNDING).mean() >= 0.5)
+
+
+def _offsets(path: Path, rows: pd.DataFrame, voxel_size: float | None) -> Points:
+    """What refinement asks to subtract from the coordinates, in voxels; RELION's particle_set.cpp, getPosition."""
+    if not {*_ORIGIN_ANGSTROM} & set(rows.columns):
+        return _numbers_or_zero(path, rows, _ORIGIN_PIXEL)
+    angstrom = _numbers_or_zero(path, rows, _ORIGIN_ANGSTROM)
+    if not angstrom.any():
+        return angstrom
+    if voxel_size is None:
+        warnings.warn(
+            f"{path}: its origins ({_ORIGIN_ANGSTROM[0]} and others) are left out, because the voxel size is not "
+            "known; give the tomogram or --voxel-size",
+            CetpickWarning,
+            stacklevel=2,
+        )
+        return np.zeros_like(angstrom)
+    if {*_SUBTOMOGRAM_ANGLES} & set(rows.columns):
+        # The shifts are in the frame of the extracted subtomogram; RELION's Euler matrix is the inverse of Z-Y-Z.
+        angles = _numbers_or_zero(path, rows, _SUBTOMOGRAM_ANGLES)
+        angstrom = Rotation.from_euler("ZYZ", angles, degrees=True).inv().apply(angstrom)
+    return np.asarray(angstrom / voxel_size, dtype=np.float64)
+
+
+def _numbers_or_zero(path: Path, rows: pd.DataFrame, labels: list[str]) -> Points:
+    """Three columns, zero where the file has none, as RELION has it."""
+    return star_numbers(rows.reindex(columns=labels, fill_value="0"), labels, file=path)
+
+
+Picked = Sequence[tuple[TomogramInfo, pd.DataFrame]]
+
+
+def _relion5(path: Path, picks: Picked) -> dict[str, Block]:
+    frames = []
+    for info, table in picks:
+        relion = _needed(path, info, "relion5")
+        points = voxel_to_relion_centred(
+            table[["x", "y", "z"]], binning=relion.binning, size=relion.size, pixel_size=relion.pixel_size
+        )
+        frames.append(_frame("rlnTomoName", relion.name, _CENTRED, points, table))
+    return {"particles": _joined(path, frames)}
+
+
+def _relion4(path: Path, picks: Picked) -> dict[str, Block]:
+    groups: dict[float, int] = {}
+    frames = []
+    for info, table in picks:
+        relion = _needed(path, info, "relion4")
+        points = voxel_to_relion_unbinned(table[["x", "y", "z"]], binning=relion.binning)
+        frame = _frame("rlnTomoName", relion.name, _COORDINATE, points, table)
+        frame.insert(1, "rlnTomoParticleName", [f"{relion.name}/{number}" for number in range(1, len(frame) + 1)])
+        frame["rlnOpticsGroup"] = groups.setdefault(relion.pixel_size, len(groups) + 1)
+        frames.append(frame)
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": list(groups.values()),
+            "rlnOpticsGroupName": [f"opticsGroup{group}" for group in groups.values()],
+            "rlnTomoTiltSeriesPixelSize": list(groups),
+        }
+    )
+    return {"optics": optics, "particles": _joined(path, frames)}
+
+
+def _relion31(path: Path, picks: Picked) -> dict[str, Block]:
+    return {"": _joined(path, [_voxel_frame(str(info.path), table) for info, table in picks])}
+
+
+def _warp(path: Path, picks: Picked) -> dict[str, Block]:
+    return {"": _joined(path, [_voxel_frame(f"{info.name}.tomostar", table) for info, table in picks])}
+
+
+_BLOCKS = {"relion5": _relion5, "relion4": _relion4, "relion31": _relion31, "warp": _warp}
+_VERSIONS = {"relion5": "50001", "relion4": "30001"}
+
+
+def _needed(path: Path, info: TomogramInfo, flavour: Flavour) -> RelionTomogram:
+    if info.relion is None:
+        raise InputError(
+            f"STAR of flavour {flavour} needs the tilt-series pixel size, binning and unbinned size of {info.name}",
+            file=path,
+            cure="give --tomograms-star (the tomograms.star of RELION's reconstruction job), or choose --star relion31",
+        )
+    return info.relion
+
+
+def _voxel_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    return _frame("rlnMicrographName", name, _COORDINATE, as_points(table[["x", "y", "z"]]), table)
+
+
+def _frame(label: str, name: str, labels: list[str], points: Points, table: pd.DataFrame) -> pd.DataFrame:
+    frame = pd.DataFrame(points, columns=labels)
+    frame.insert(0, label, name)
+    if "score" in table:
+        frame[_SCORES[0]] = table["score"].to_numpy(dtype=np.float64)
+    return frame
+
+
+def _joined(path: Path, frames: list[pd.DataFrame]) -> pd.DataFrame:
+    table = pd.concat(frames, ignore_index=True)
+    if _SCORES[0] in table and table[_SCORES[0]].isna().any():
+        warnings.warn(f"{path}: some particles have no score, so none is written", CetpickWarning, stacklevel=2)
+        return table.drop(columns=_SCORES[0])
+    return table

@@ -1,0 +1,216 @@
+"""Coordinates as plain text: CSV and TSV, .coords, .xyz and .txt, and what IMOD's model2point writes.
+
+How a file without a header is read:
+
+==========================================  ===========================================================================
+layout                                      reading
+==========================================  ===========================================================================
+model2point's fixed columns, any ending     [[object] contour] x y z [value], IMOD's convention (x + 0.5, y + 0.5, z)
+three columns                               x y z in voxels, 0 = centre of the first voxel
+four columns in .csv, .tsv, .coords         x y z score, in voxels as above
+anything else                               refused: a fourth column may be a score, or the first one a contour
+==========================================  ===========================================================================
+
+A header names the columns (x, y and z among them, in any order) and settles it: voxels, 0 = centre of the first voxel.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.geometry import Points, as_points, imod_to_voxel, voxel_to_imod
+from cetpick.io.atomic import replacing
+from cetpick.io.star import read_text
+from cetpick.records import DEFAULT_CLASS, Coordinates, TomogramInfo
+
+AXES = ["x", "y", "z"]
+SCORED_ENDINGS = (".csv", ".tsv", ".coords")
+"""Without a header, a fourth column is a score in files with these endings."""
+
+# Formats of IMOD's model2point: object and contour i6, then 3f12.2 (and g16.6 for a value), or 3i7 without -float.
+_FLOAT_LAYOUT = re.compile(r"(?P<numbers>(?:[ \d]{5}\d){0,2})(?:[ \d-]{9}\.\d\d){3}(?P<value>[ \d.eE+-]{16})?")
+_INTEGER_LAYOUT = re.compile(r"(?P<numbers>(?:[ \d]{5}\d){0,2})(?:[ \d-]{6}\d){3}(?P<value>)")
+
+
+def looks_like_table(head: str) -> bool:
+    """Whether the first lines of a text have columns x, y, z or at least three columns of numbers."""
+    lines, header = _content(head)
+    if not lines:
+        return header is not None
+    first = _split(lines[0][1], _delimiter(lines[0][1]))
+    return _is_header(first) or (len(first) >= 3 and all(map(_is_number, first)))
+
+
+def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> Coordinates:
+    """Read a table by the rules at the top of this module.
+
+    Args:
+        path: the file. Columns are separated by commas, tabs, semicolons or blanks; lines that begin with # are
+            comments, but one that names x, y and z is a header.
+        info: the tomogram, for its voxel size.
+
+    Returns:
+        Points with their `class` and `score`, and further columns, if the file has them.
+
+    Raises:
+        InputError: not a table, a row that does not fit (with its line number), or columns that cannot be told.
+    """
+    path = Path(path)
+    lines, header = _content(read_text(path))
+    voxel_size = info.grid.voxel_size if info else None
+    if lines and (match := _model2point_match([line for _, line in lines])):
+        return Coordinates(table=_model2point_table(path, lines, match), voxel_size=voxel_size, source=path)
+    delimiter = _delimiter(lines[0][1] if lines else "")
+    rows = [(number, _split(line, delimiter)) for number, line in lines]
+    if rows and _is_header(rows[0][1]):
+        header = [name.lower() for name in rows.pop(0)[1]]
+    names = header or _guessed_names(path, len(rows[0][1]) if rows else 0)
+    if len(set(names)) != len(names):
+        raise InputError("two columns of its header have the same name", file=path, found=", ".join(names))
+    for number, row in rows:
+        if len(row) != len(names):
+            raise InputError(
+                f"line {number} does not fit", file=path, expected=f"{len(names)} values", found=f"{len(row)} values"
+            )
+    columns = {name: [row[index] for _, row in rows] for index, name in enumerate(names)}
+    numbers = [number for number, _ in rows]
+    table = pd.DataFrame({name: _numbers(path, numbers, name, columns.pop(name)) for name in AXES})
+    table["class"] = pd.Series(columns.pop("class", [DEFAULT_CLASS] * len(table)), dtype=object)
+    if "score" in columns:
+        table["score"] = _numbers(path, numbers, "score", columns.pop("score"))
+    for name, values in columns.items():
+        table[name] = np.array(values, dtype=float) if all(map(_is_number, values)) else pd.Series(values, dtype=object)
+    return Coordinates(table=table, voxel_size=voxel_size, source=path)
+
+
+def write_table(path: str | PathLike[str], table: pd.DataFrame) -> None:
+    """Write a table with a header and all its columns, x, y, z, score, class first, numbers in full precision.
+
+    Args:
+        path: the file; columns are separated by tabs when it ends in .tsv, otherwise by commas.
+        table: columns x, y, z in voxels and others.
+    """
+    first = [name for name in (*AXES, "score", "class") if name in table]
+    ordered = table[[*first, *(name for name in table.columns if name not in first)]]
+    with replacing(path) as temporary:
+        ordered.to_csv(temporary, index=False, sep="\t" if Path(path).suffix.lower() == ".tsv" else ",")
+
+
+def write_coords(path: str | PathLike[str], table: pd.DataFrame) -> None:
+    """Write x y z in voxels, six decimals, without a header."""
+    with replacing(path) as temporary:
+        np.savetxt(temporary, as_points(table[AXES]), fmt="%.6f")
+
+
+def write_model2point(path: str | PathLike[str], table: pd.DataFrame) -> None:
+    """Write what model2point -float (-values 1 when there are scores) would of the same points: two decimals."""
+    points = voxel_to_imod(table[AXES].to_numpy())
+    values = table[["score"]].to_numpy(dtype=np.float64) if "score" in table else np.empty((len(points), 0))
+    with replacing(path) as temporary:
+        np.savetxt(temporary, np.hstack([points, values]), fmt="%12.2f" * 3 + "%16.6g" * values.shape[1], delimiter="")
+
+
+def _content(text: str) -> tuple[list[tuple[int, str]], list[str] | None]:
+    """Number and text of the lines that hold data, and the header, if a comment has one."""
+    header = None
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("#"):
+            words = _split(line.lstrip("# \t"), _delimiter(line))
+            header = [word.lower() for word in words] if not lines and _is_header(words) else header
+        elif line.strip():
+            lines.append((number, line))
+    return lines, header
+
+
+def _delimiter(line: str) -> str | None:
+    return next((mark for mark in (",", "\t", ";") if mark in line.strip()), None)
+
+
+def _split(line: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return line.split()
+    try:
+        values = next(csv.reader([line.strip()], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:  # a value longer than any that is meant
+        return []
+    return [value.strip() for value in values]
+
+
+def _is_header(words: Sequence[str]) -> bool:
+    return {*AXES} <= {word.lower() for word in words}
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _guessed_names(path: Path, count: int) -> list[str]:
+    if count == 3:
+        if path.suffix.lower() == ".txt":
+            warnings.warn(
+                f"{path}: read as x y z in voxels with 0 = centre of the first voxel; if these are IMOD coordinates, "
+                "give the .mod, or the output of model2point -float as it is",
+                CetpickWarning,
+                stacklevel=2,
+            )
+        return AXES
+    if count == 4 and path.suffix.lower() in SCORED_ENDINGS:
+        return [*AXES, "score"]
+    raise InputError(
+        f"the meaning of its {count} columns cannot be told",
+        file=path,
+        expected="three columns x y z, or a header",
+        cure="put a first line that names the columns, such as: x y z score",
+    )
+
+
+def _numbers(path: Path, lines: list[int], name: str, words: list[str]) -> NDArray[np.float64]:
+    values = np.array([float(word) if _is_number(word) else np.nan for word in words], dtype=np.float64)
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise InputError(f"line {lines[row]}: {name} is not a number", file=path, found=repr(words[row]))
+    return values
+
+
+def _model2point_match(lines: list[str]) -> re.Match[str] | None:
+    """The first line, if all lines have one of model2point's layouts and the same width."""
+    for layout in (_FLOAT_LAYOUT, _INTEGER_LAYOUT):
+        matches = [layout.fullmatch(line) for line in lines if len(line) == len(lines[0])]
+        if len(matches) == len(lines) and all(matches):
+            return matches[0]
+    return None
+
+
+def _model2point_table(path: Path, lines: list[tuple[int, str]], match: re.Match[str]) -> pd.DataFrame:
+    numbered = ["object", "contour"][2 - len(match["numbers"]) // 6 :]
+    width = 12 if match.re is _FLOAT_LAYOUT else 7
+    stops = np.cumsum([0, *[6] * len(numbered), *[width] * 3, *([16] if match["value"] else [])])
+    names = [*numbered, *AXES, *(["score"] if match["value"] else [])]
+    numbers = [number for number, _ in lines]
+    columns = {
+        name: _numbers(path, numbers, name, [line[start:stop].strip() for _, line in lines])
+        for name, start, stop in zip(names, stops[:-1].tolist(), stops[1:].tolist(), strict=True)
+    }
+    points: Points = imod_to_voxel(np.column_stack([columns.pop(name) for name in AXES]))
+    whole = "" if match.re is _FLOAT_LAYOUT else "; they are rounded to whole voxels (use -float)"
+    warnings.warn(
+        f"{path}: read as model2point's output, IMOD coordinates (0.5, 0.5, 0 = centre of the first voxel){whole}",
+        CetpickWarning,
+        stacklevel=2,
+    )
+    return pd.DataFrame(points, columns=AXES).assign(**{"class": DEFAULT_CLASS}, **columns)

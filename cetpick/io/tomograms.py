@@ -1,0 +1,246 @@
+"""Tomograms in: names, voxel sizes, and which reader a file needs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from cetpick.errors import CetpickError, CetpickWarning, InputError
+from cetpick.io import em, mrc
+from cetpick.io.mrc import VolumeHeader
+from cetpick.io.tomograms_star import Which, scan_tomograms_star
+from cetpick.records import Grid, RelionTomogram, Tomogram, TomogramInfo
+
+TILT_SERIES_ENDINGS = (".ali", ".st", ".mrcs", ".preali")
+ENDINGS = (".mrc", ".rec", ".map", ".ccp4", ".em", *TILT_SERIES_ENDINGS)
+COMPRESSED_ENDINGS = (".gz", ".bz2")
+
+VOXEL_SIZES = (0.1, 100.0)
+"""Angstrom; what lies outside is no tomogram of biology but a header in other units, or empty."""
+SAME_VOXEL_SIZE = 0.005
+"""Relative difference up to which two voxel sizes are taken for the same."""
+FEWEST_SECTIONS = 100
+"""A stack of fewer images than this may well be a tilt series."""
+
+
+def tomogram_name(path: str | PathLike[str]) -> str:
+    """Return the file name without its endings (.mrc.gz and the like) and a leading ``rec_``."""
+    name = Path(path).name
+    stem = _without(_without(name, COMPRESSED_ENDINGS), ENDINGS)
+    return stem.removeprefix("rec_") or stem or name
+
+
+def read_info(
+    path: str | PathLike[str],
+    *,
+    name: str | None = None,
+    voxel_size: float | None = None,
+    relion: RelionTomogram | None = None,
+) -> TomogramInfo:
+    """Read what can be known of a tomogram without its voxels.
+
+    Args:
+        path: an MRC file, plain or compressed by gzip or bzip2, or an EM file (by its ending).
+        name: by default rlnTomoName, else the file name as tomogram_name has it.
+        voxel_size: angstrom; else that of `relion` is taken (pixel size x binning), else that of the header.
+        relion: its row of a tomograms.star.
+
+    Raises:
+        InputError: unreadable, not a volume, truncated, or without a usable voxel size.
+
+    Warns:
+        CetpickWarning: for each oddity of the header, voxel sizes that disagree, and what looks like a tilt series or
+            like a tomogram whose thin axis is y.
+    """
+    path = Path(path)
+    header = _read_header(path, relion)
+    used = _voxel_size(path, header, voxel_size, relion)
+    messages = [*header.problems, *_doubts(path, header, relion, said=voxel_size is not None)]
+    for message in messages:
+        warnings.warn(f"{path}: {message}", CetpickWarning, stacklevel=2)
+    return TomogramInfo(
+        name=name or (relion.name if relion else tomogram_name(path)),
+        path=path,
+        grid=Grid(shape=header.shape, voxel_size=used, origin=header.origin),
+        header_voxel_size=header.voxel_sizes[0] if _is_voxel_size(header.voxel_sizes[0]) else None,
+        relion=relion,
+        header={**header.details, "problems": messages},
+    )
+
+
+def read_tomogram(
+    source: TomogramInfo | str | PathLike[str],
+    *,
+    name: str | None = None,
+    voxel_size: float | None = None,
+    relion: RelionTomogram | None = None,
+) -> Tomogram:
+    """Read a tomogram: (z, y, x), read-only, in the dtype and byte order of the file; memory-mapped unless compressed.
+
+    Args:
+        source: a file, or what read_info told of it; the other arguments are those of read_info and for a file only.
+        name: as in read_info.
+        voxel_size: as in read_info.
+        relion: as in read_info.
+
+    Raises:
+        InputError: as read_info, or the file is not the one any more that `source` tells of.
+
+    Warns:
+        CetpickWarning: as read_info, unless `source` is its result.
+    """
+    if not isinstance(source, TomogramInfo):
+        source = read_info(source, name=name, voxel_size=voxel_size, relion=relion)
+    header = _read_header(source.path, source.relion)
+    if header.shape != source.grid.shape:
+        raise InputError(
+            "changed since it was first read",
+            file=source.path,
+            expected="{2} x {1} x {0} voxels".format(*source.grid.shape),
+            found="{2} x {1} x {0} voxels".format(*header.shape),
+        )
+    return Tomogram(info=source, data=mrc.read_voxels(source.path, header))
+
+
+def open_inputs(
+    paths: Iterable[str | PathLike[str]],
+    *,
+    voxel_size: float | None = None,
+    which: Which = "reconstructed",
+    names: Literal["file", "parent"] = "file",
+) -> tuple[list[TomogramInfo], list[CetpickError]]:
+    """Read the headers of tomograms and of those that RELION's tomograms.star files list.
+
+    Args:
+        paths: tomograms and tomograms.star files (by the ending .star), mixed.
+        voxel_size: angstrom, of all of them; see read_info.
+        which: of the tomograms in a tomograms.star, those as reconstructed or as denoised.
+        names: "parent" puts the name of the parent folder and an underscore before every name.
+
+    Returns:
+        The tomograms in the order given, and an error for each that cannot be used.
+
+    Raises:
+        InputError: two tomograms have the same name.
+    """
+    infos: list[TomogramInfo] = []
+    failures: list[CetpickError] = []
+    for path, relion in _listed(paths, which, failures):
+        try:
+            info = read_info(path, voxel_size=voxel_size, relion=relion)
+        except CetpickError as error:
+            failures.append(error)
+            continue
+        infos.append(replace(info, name=f"{path.parent.resolve().name}_{info.name}") if names == "parent" else info)
+    _check_names(infos)
+    return infos, failures
+
+
+def _listed(
+    paths: Iterable[str | PathLike[str]], which: Which, failures: list[CetpickError]
+) -> Iterator[tuple[Path, RelionTomogram | None]]:
+    for path in map(Path, paths):
+        if path.suffix.lower() != ".star":
+            yield path, None
+            continue
+        try:
+            tomograms, unusable = scan_tomograms_star(path, which=which)
+        except CetpickError as error:
+            failures.append(error)
+        else:
+            failures += unusable
+            yield from tomograms
+
+
+def _check_names(infos: Iterable[TomogramInfo]) -> None:
+    seen: dict[str, TomogramInfo] = {}
+    for info in infos:
+        if other := seen.get(info.name):
+            same = info.path.resolve() == other.path.resolve()
+            raise InputError(
+                f"two tomograms are called {info.name}",
+                found=f"{other.path} and {info.path}",
+                cure="name it once" if same else "use --names parent, or rename one",
+            )
+        seen[info.name] = info
+
+
+def _read_header(path: Path, relion: RelionTomogram | None) -> VolumeHeader:
+    if relion and not path.exists():
+        raise InputError(
+            f"the file of tomogram {relion.name} is not there",
+            file=path,
+            expected=f"it in the current folder, or in one above {relion.star}, which names it",
+            cure="run in the RELION project folder",
+        )
+    return em.read_header(path) if path.suffix.lower() == ".em" else mrc.read_header(path)
+
+
+def _voxel_size(path: Path, header: VolumeHeader, voxel_size: float | None, relion: RelionTomogram | None) -> float:
+    expected = "{} to {} A".format(*VOXEL_SIZES)
+    if voxel_size is not None:
+        if not _is_voxel_size(voxel_size):
+            raise InputError("unusable --voxel-size", file=path, expected=expected, found=f"{voxel_size:g} A")
+        return voxel_size
+    if relion:
+        if not _is_voxel_size(relion.voxel_size):
+            raise InputError(
+                f"unusable voxel size of tomogram {relion.name}",
+                file=relion.star,
+                expected=expected,
+                found=f"{relion.voxel_size:g} A (pixel size {relion.pixel_size:g} A x binning {relion.binning:g})",
+                cure="give --voxel-size",
+            )
+        return relion.voxel_size
+    stored = header.voxel_sizes[0]
+    if not _is_voxel_size(stored):
+        raise InputError(
+            "no usable voxel size in its header",
+            file=path,
+            expected=expected,
+            found=f"{stored:g} A",
+            cure="give --voxel-size",
+        )
+    if math.isclose(stored, 1.0, rel_tol=1e-6):
+        raise InputError(
+            "the voxel size in its header is 1 A, which usually means that nobody set it",
+            file=path,
+            cure="give --voxel-size (--voxel-size 1.0 if it is right)",
+        )
+    return stored
+
+
+def _doubts(path: Path, header: VolumeHeader, relion: RelionTomogram | None, *, said: bool) -> Iterator[str]:
+    """What the user should know; `said`: the voxel size was given, which settles what concerns it."""
+    x, y, z = header.voxel_sizes
+    if not said and _is_voxel_size(x):
+        if not (_same(y, x) and _same(z, x)):
+            yield f"voxel sizes differ along x, y, z in the header: {x:g}, {y:g}, {z:g} A; that of x counts"
+        if relion and not _same(x, relion.voxel_size):
+            yield f"voxel size {x:g} A in the header, but {relion.voxel_size:g} A in {relion.star}, which counts"
+    nz, ny, nx = header.shape
+    if relion and any(abs(n - size / relion.binning) > 1 for n, size in zip((nx, ny, nz), relion.size, strict=True)):
+        wanted = " x ".join(f"{size / relion.binning:.0f}" for size in relion.size)
+        yield f"{nx} x {ny} x {nz} voxels, but {wanted} by the sizes and the binning in {relion.star}"
+    ending = _without(path.name, COMPRESSED_ENDINGS).lower()
+    if nz < FEWEST_SECTIONS and (header.details.get("stack") or ending.endswith(TILT_SERIES_ENDINGS)):
+        yield f"looks like a tilt series ({nz} sections, by its ending or header a stack), not like a tomogram"
+    if ny < 0.6 * nx and nz > ny:
+        yield f"looks un-rotated: y ({ny} voxels) is thinner than x ({nx}) and z ({nz}); see IMOD's `trimvol -rx`"
+
+
+def _is_voxel_size(value: float) -> bool:
+    return VOXEL_SIZES[0] <= value <= VOXEL_SIZES[1]
+
+
+def _same(value: float, reference: float) -> bool:
+    return abs(value - reference) <= SAME_VOXEL_SIZE * reference
+
+
+def _without(name: str, endings: tuple[str, ...]) -> str:
+    return next((name[: -len(ending)] for ending in endings if name.lower().endswith(ending)), name)

@@ -1,0 +1,123 @@
+"""A training step of `default` mode: focal heatmap loss on random crops, likely hidden particles left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from cetpick.augment import vary_grey
+from cetpick.config import TrainSettings
+from cetpick.dataset import CropSampler, TrainingVolume, gaussian_targets, kernel_cells, to_cells
+from cetpick.devices import autocast
+from cetpick.losses import NegativeRisk, leave_out_focal_loss, soft_label_nnpu
+from cetpick.networks.default import DefaultNetwork
+
+STEPS = 800
+WARM_UP = 20
+"""Steps over which the learning rate rises."""
+SIGMA = 1 / 8
+"""Width of a target Gaussian, in diameters."""
+LABELLED_CROPS = 0.5
+"""Share of the crops that lie around a label."""
+REVIEWS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+"""When the number of particles is estimated anew, as fractions of the steps; before the first, none is left out."""
+
+
+class DefaultRecipe:
+    """What the training loop needs: network, optimiser, and the loss of a step.
+
+    Attributes:
+        network: to be trained, on the device.
+        steps: optimiser steps.
+        averaging: decay of the moving average of the weights that is kept for inference.
+        reviews: the steps before which the loop estimates the number of particles a tomogram and sets `count`.
+        count: expected particles a tomogram, labelled ones included; None while unknown.
+    """
+
+    averaging = 0.99
+
+    def __init__(
+        self,
+        volumes: Sequence[TrainingVolume],
+        *,
+        diameter: tuple[float, float, float],
+        settings: TrainSettings,
+        network: DefaultNetwork,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        """Prepare training on `volumes`.
+
+        Args:
+            volumes: prepared tomograms with their labels.
+            diameter: of the particle along (z, y, x), in voxels of the working grid.
+            settings: batch, schedule, treatment of hidden particles.
+            network: untrained.
+            generator: for everything random; on the CPU.
+            device: of the volumes and the network.
+        """
+        self.settings, self.device, self.generator = settings, device, generator
+        self.network = network.to(device)
+        self.steps = settings.steps or STEPS
+        self.count = settings.count_hint
+        known = settings.hidden == "none" or settings.count_hint is not None
+        self.reviews = frozenset() if known else frozenset(math.ceil(f * self.steps) for f in REVIEWS)
+        self._first_leave_out = math.ceil(REVIEWS[0] * self.steps)
+        self._sampler = CropSampler(volumes, crop=settings.crop, labelled=LABELLED_CROPS, generator=generator)
+        z, y, x = (SIGMA * d / s for d, s in zip(diameter, network.stride, strict=True))
+        self._sigma = (z, y, x)
+        self._kernel = kernel_cells(self._sigma)
+        self._volumes, self._labels = len(volumes), sum(len(v.centres) for v in volumes)
+        self._cells = sum(float(v.valid.sum()) for v in volumes) / math.prod(network.stride)
+        self._risk: NegativeRisk | None = None
+
+    def optimizer(self) -> tuple[Optimizer, LambdaLR]:
+        """AdamW with a short warm-up and a cosine to zero."""
+        optimizer = AdamW(self.network.parameters(), lr=self.settings.learning_rate, weight_decay=1e-4)
+
+        def rate(step: int) -> float:
+            return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+
+        return optimizer, LambdaLR(optimizer, rate)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Draw a batch; return its loss and what the log should know of it."""
+        batch = self._sampler.draw(self.settings.crops)
+        crops = vary_grey(batch.crops, self.generator, contrast=0.2, shift=0.1, noise=0.5)
+        with autocast(self.device):
+            logits = self.network(crops).heatmap
+        logits = logits.float()
+        stride = self.network.stride
+        shape = (logits.shape[2], logits.shape[3], logits.shape[4])
+        target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
+        weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
+        if self.settings.hidden == "nnpu":
+            return self._nnpu(logits, target, weight)
+        left_out = self._left_out(target, weight) if step >= self._first_leave_out else 0
+        return leave_out_focal_loss(logits, target, weight, left_out), {"left_out": float(left_out)}
+
+    @property
+    def _hidden(self) -> float:
+        """Expected unlabelled particles in all training tomograms."""
+        return max(0.0, (self.count or 0.0) * self._volumes - self._labels)
+
+    def _left_out(self, target: Tensor, weight: Tensor) -> int:
+        """Cells of the batch that hidden particles are expected to fill."""
+        if self.settings.hidden == "none":
+            return 0
+        unlabelled = ((target <= 0) & (weight > 0)).sum().item()
+        return int(self._hidden * self._kernel / self._cells * unlabelled)
+
+    def _nnpu(self, logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Soft-label nnPU with priors from the expected count; the loss is per particle, to be of order one."""
+        particles = max(self._hidden + self._labels, 1.0)
+        centre_prior = particles / self._cells
+        result, self._risk = soft_label_nnpu(
+            logits, target, centre_prior, centre_prior * (self._kernel - 1), self._risk, weight=weight
+        )
+        return result.loss / centre_prior, {"clamped": float(result.clamped)}

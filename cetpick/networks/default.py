@@ -1,0 +1,81 @@
+"""The network of `default` mode: a light strided 2D encoder-decoder for each slice, then 3D fusion of the slices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cetpick.networks import Output
+
+
+def _block(inputs: int, outputs: int, convolutions: int = 2) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(convolutions):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        inputs = outputs
+    return nn.Sequential(*layers)
+
+
+class _Fusion(nn.Module):
+    """A residual 3D convolution over neighbouring slices."""
+
+    def __init__(self, channels: int, dilation: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm3d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.norm(self.convolution(x)))
+
+
+class DefaultNetwork(nn.Module):
+    """2.5D heatmap network.
+
+    Each slice goes through a 7x7 stride-2 stem and a U-Net of three levels (`width`, 2, 4 times that); the features of
+    all slices are then fused by three 3x3x3 convolutions. Normalisation is BatchNorm with stored statistics, so that
+    an output depends on nothing but the `halo` around it.
+
+    Attributes:
+        stride: input voxels per output cell along (z, y, x).
+        halo: input voxels along (z, y, x) around a cell that can influence it.
+        alignment: an input may be cut into tiles only at multiples of this along (z, y, x).
+    """
+
+    stride = (1, 2, 2)
+    halo = (3, 56, 56)
+    alignment = (1, 8, 8)
+
+    def __init__(self, *, classes: int = 1, width: int = 16, fused: int = 32, prior_logit: float = -4.6) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.encoder = nn.ModuleList([_block(width, width), _block(width, 2 * width), _block(2 * width, 4 * width)])
+        self.up = nn.ModuleList(
+            [nn.ConvTranspose2d(4 * width, 2 * width, 2, stride=2), nn.ConvTranspose2d(2 * width, width, 2, stride=2)]
+        )
+        self.decoder = nn.ModuleList([_block(4 * width, 2 * width), _block(2 * width, fused)])
+        self.fusion = nn.Sequential(
+            nn.Conv3d(fused, fused, 3, padding=1, bias=False),
+            nn.BatchNorm3d(fused),
+            nn.ReLU(inplace=True),
+            _Fusion(fused, (1, 2, 2)),
+            _Fusion(fused, (1, 2, 2)),
+        )
+        self.heatmap = nn.Conv3d(fused, classes, 1)
+        nn.init.normal_(self.heatmap.weight, std=0.01)
+        nn.init.constant_(self.heatmap.bias, prior_logit)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Output:
+        """Heatmap logits (B, C, D, H/2, W/2) of crops (B, 1, D, H, W); H and W multiples of 8."""
+        b, _, d, h, w = x.shape
+        slices = x.transpose(1, 2).reshape(b * d, 1, h, w).contiguous(memory_format=torch.channels_last)
+        skips = [self.encoder[0](self.stem(slices))]
+        for block in self.encoder[1:]:
+            skips.append(block(functional.max_pool2d(skips[-1], 2)))
+        y = skips.pop()
+        for up, block in zip(self.up, self.decoder, strict=True):
+            y = block(torch.cat([up(y), skips.pop()], dim=1))
+        volume = y.reshape(b, d, *y.shape[1:]).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
+        return Output(heatmap=self.heatmap(self.fusion(volume)), features=None)

@@ -1,0 +1,162 @@
+"""What flows between the layers: tomograms, coordinates, picks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cetpick.geometry import Points, as_points
+
+DEFAULT_CLASS = "particle"
+"""The class of labels and picks that were given none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The voxel grid of a stored tomogram.
+
+    Attributes:
+        shape: voxels along (z, y, x).
+        voxel_size: angstrom.
+        origin: x, y, z image origin in angstrom, with the sign that IMOD shows.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_size: float
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Voxels along x, y, z."""
+        z, y, x = self.shape
+        return x, y, z
+
+    def contains(self, xyz: ArrayLike) -> NDArray[np.bool_]:
+        """Which of the points (n, 3), in voxels, lie inside the volume; shape (n,)."""
+        points = as_points(xyz)
+        inside = (points >= -0.5) & (points < np.array(self.size) - 0.5)
+        return inside[:, 0] & inside[:, 1] & inside[:, 2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelionTomogram:
+    """What a RELION 5 tomograms.star says of one tomogram.
+
+    Attributes:
+        name: rlnTomoName.
+        pixel_size: rlnTomoTiltSeriesPixelSize, angstrom.
+        binning: rlnTomoTomogramBinning of the reconstruction.
+        size: rlnTomoSizeX, Y, Z in unbinned pixels.
+        star: the tomograms.star itself.
+    """
+
+    name: str
+    pixel_size: float
+    binning: float
+    size: tuple[float, float, float]
+    star: Path
+
+    @property
+    def voxel_size(self) -> float:
+        """Angstrom a voxel of the reconstruction."""
+        return self.pixel_size * self.binning
+
+
+@dataclass(frozen=True, kw_only=True)
+class TomogramInfo:
+    """All that is known of a tomogram without its voxels.
+
+    Attributes:
+        name: rlnTomoName, else the file name without endings and a leading ``rec_``.
+        path: the file.
+        grid: its voxel grid.
+        header_voxel_size: angstrom, as the file's header says, None when that is unusable.
+        relion: its row of a tomograms.star, if it came from one.
+        header: what `info` shows: mode, labels and the like.
+    """
+
+    name: str
+    path: Path
+    grid: Grid
+    header_voxel_size: float | None = None
+    relion: RelionTomogram | None = None
+    header: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tomogram:
+    """A tomogram with its voxels.
+
+    Attributes:
+        info: name, file and grid.
+        data: (z, y, x) array of the stored numbers, often memory-mapped, any real dtype; may hold NaN.
+    """
+
+    info: TomogramInfo
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coordinates:
+    """Particle centres in one tomogram, from one file.
+
+    Attributes:
+        table: columns x, y, z (float64, voxels of `voxel_size`, internal convention) and class (str); score, rot, tilt,
+            psi and others may follow.
+        tomogram: name of the tomogram as the file has it, None when the file names none.
+        voxel_size: angstrom a voxel, None when neither the file nor a tomogram told.
+        radius: of the particles, angstrom, when the file says it.
+        source: the file.
+    """
+
+    table: pd.DataFrame
+    tomogram: str | None = None
+    voxel_size: float | None = None
+    radius: float | None = None
+    source: Path | None = None
+
+    @classmethod
+    def from_points(cls, xyz: ArrayLike, **columns: Any) -> Coordinates:
+        """Make a record of points (n, 3); arrays among `columns` named like table columns join the table.
+
+        `columns` may hold ``score`` and ``class_`` (one value a point) besides the attributes of the record.
+        """
+        points = as_points(xyz)
+        table = pd.DataFrame(points, columns=["x", "y", "z"])
+        table["class"] = columns.pop("class_", DEFAULT_CLASS)
+        if (score := columns.pop("score", None)) is not None:
+            table["score"] = np.asarray(score, dtype=np.float64)
+        return cls(table=table, **columns)
+
+    @property
+    def xyz(self) -> Points:
+        """Points (n, 3), in voxels."""
+        return as_points(self.table[["x", "y", "z"]].to_numpy())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picks:
+    """What the picker found in one tomogram.
+
+    Attributes:
+        info: the tomogram.
+        candidates: every peak that passed the distance suppression, columns x, y, z, score, class, by falling score.
+        threshold: the score from which a candidate is a pick.
+    """
+
+    info: TomogramInfo
+    candidates: pd.DataFrame
+    threshold: float
+
+    @property
+    def accepted(self) -> pd.DataFrame:
+        """The candidates that are picks, by falling score."""
+        return self.candidates[self.candidates["score"] >= self.threshold].reset_index(drop=True)

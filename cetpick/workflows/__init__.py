@@ -1,0 +1,1 @@
+"""One module a command: paths in, files out, run.json."""

@@ -1,0 +1,373 @@
+"""`evaluate`: picks and reference coordinates in, average precision, F1 and localisation error out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.io.coordinates import HANDLERS, named_after, read_coordinates, recognise
+from cetpick.io.coordinates import NAME_ENDINGS as LABEL_ENDINGS
+from cetpick.io.relion import find_tomogram, plain_name
+from cetpick.io.tomograms import SAME_VOXEL_SIZE
+from cetpick.metrics import Margin, Result, Scene, Score, evaluate
+from cetpick.records import Coordinates, TomogramInfo
+from cetpick.workflows.convert import open_grids
+from cetpick.workflows.inputs import InputOptions
+
+DEFAULT_RADIUS = 5.0
+"""Voxels."""
+NAME_ENDINGS = (*LABEL_ENDINGS, "_truth", "_gold", "_reference", "_candidates")
+"""What files of picks and truth carry after the name of their tomogram."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickRun:
+    """What run.json of `cetpick pick` says of a tomogram.
+
+    Attributes:
+        threshold: the score from which a candidate is a pick.
+        voxel_size: angstrom.
+        diameter: of the particle, angstrom.
+        size: voxels along x, y, z.
+    """
+
+    threshold: float
+    voxel_size: float
+    diameter: float
+    size: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointSet:
+    """The picks, or the reference points, of one tomogram.
+
+    Attributes:
+        tomogram: its name.
+        source: the file.
+        coordinates: the points.
+        run: the run of `cetpick pick` that made them, if one did.
+    """
+
+    tomogram: str
+    source: Path
+    coordinates: Coordinates
+    run: PickRun | None = None
+
+    @property
+    def voxel_size(self) -> float | None:
+        """Angstrom, as far as the file tells."""
+        return self.run.voxel_size if self.run else self.coordinates.voxel_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSummary:
+    """What `evaluate` tells.
+
+    Attributes:
+        tomograms: picks and reference points of each.
+        thresholds: the tool's own cut in each tomogram, or that given; None where there is none.
+        scored: the picks have scores; without them average precision and best F1 mean nothing.
+        voxel_size: angstrom, when it is known and the same in all tomograms.
+        radius_is: where the radius comes from.
+        results: one for each radius.
+    """
+
+    tomograms: list[tuple[PointSet, PointSet]]
+    thresholds: list[float | None]
+    scored: bool
+    voxel_size: float | None
+    radius_is: str
+    results: list[Result]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "tomograms": [
+                {
+                    "name": picks.tomogram,
+                    "picks": {"file": str(picks.source), "count": len(picks.coordinates), "threshold": threshold},
+                    "truth": {"file": str(truth.source), "count": len(truth.coordinates)},
+                }
+                for (picks, truth), threshold in zip(self.tomograms, self.thresholds, strict=True)
+            ],
+            "voxel_size": self.voxel_size,
+            "radius_is": self.radius_is,
+            "results": [self._result(result) for result in self.results],
+        }
+
+    def angstrom(self, voxels: float | None) -> float | None:
+        """A length in angstrom, None when unknown."""
+        return None if voxels is None or self.voxel_size is None else voxels * self.voxel_size
+
+    def _result(self, result: Result) -> dict[str, Any]:
+        return {
+            "radius": result.radius,
+            "radius_angstrom": self.angstrom(result.radius),
+            "average_precision": result.average_precision if self.scored else None,
+            "best": _score(result.best) if self.scored else None,
+            "at_threshold": _score(result.at_threshold),
+            "all_picks": _score(result.all_picks),
+            "localisation_error": result.localisation_error,
+            "localisation_error_angstrom": self.angstrom(result.localisation_error),
+            "ignored_picks": result.ignored_picks,
+            "ignored_truths": result.ignored_truths,
+        }
+
+
+def run_evaluate(
+    picks: Sequence[Path],
+    truth: Path,
+    *,
+    radii: Sequence[float] = (),
+    margin: Margin | None = None,
+    size: tuple[int, int, int] | None = None,
+    tomograms: Sequence[Path] = (),
+    threshold: float | None = None,
+    options: InputOptions | None = None,
+) -> EvaluateSummary:
+    """Compare picks with reference coordinates, several tomograms pooled.
+
+    Args:
+        picks: coordinate files, folders of them, and output folders of `cetpick pick`.
+        truth: a coordinate file, or a folder of files named like the tomograms.
+        radii: of a match, voxels; by default half the diameter, if an output folder tells it, else DEFAULT_RADIUS.
+        margin: x, y, z voxels along the faces of the volume that do not count.
+        size: of all volumes along x, y, z, voxels.
+        tomograms: tomogram files and tomograms.star files, in the place of `size`.
+        threshold: the score from which candidates are picks, in the place of the tool's own.
+        options: how to read the inputs.
+
+    Raises:
+        InputError: unusable input, nothing to compare, or a margin without the volume's size.
+
+    Warns:
+        CetpickWarning: picks without truth and truth without picks, by name; voxel sizes that disagree; no scores.
+    """
+    options = options or InputOptions()
+    if size is not None and tomograms:
+        raise InputError("the size is given twice", cure="give either --tomogram or --shape")
+    infos = open_grids(tomograms, options)
+    pairs = pair_by_name(
+        read_point_sets(picks, infos, binned=options.binned), read_point_sets([truth], infos, binned=options.binned)
+    )
+    scored = _are_scored([found for found, _ in pairs], threshold)
+    scenes = [_scene(found, wanted, infos, size, threshold) for found, wanted in pairs]
+    voxel_size = options.voxel_size or _common([found.voxel_size or wanted.voxel_size for found, wanted in pairs])
+    radius_is = "as given"
+    if not radii:
+        radii, radius_is = _default_radius([found for found, _ in pairs], voxel_size)
+    return EvaluateSummary(
+        tomograms=pairs,
+        thresholds=[scene.threshold for scene in scenes],
+        scored=scored,
+        voxel_size=voxel_size,
+        radius_is=radius_is,
+        results=[evaluate(scenes, radius, margin) for radius in radii],
+    )
+
+
+def read_point_sets(
+    paths: Sequence[Path], infos: Sequence[TomogramInfo], *, binned: bool | None = None
+) -> dict[str, PointSet]:
+    """Read points, by the name of their tomogram.
+
+    Args:
+        paths: coordinate files, folders of them, and output folders of `cetpick pick`.
+        infos: tomograms, as far as known.
+        binned: see read_coordinates.
+
+    Raises:
+        InputError: an unusable file, or two files with points in one tomogram.
+    """
+    files = [item for path in paths for item in _files(path)]
+    sets: dict[str, PointSet] = {}
+    for file, name, run in files:
+        known = _tomograms_of(file, name, infos, alone=len(files) == 1)
+        for record in read_coordinates(file, tomograms=known, binned=binned):
+            tomogram = record.tomogram or name
+            if tomogram in sets:
+                raise InputError(
+                    f"a second file with points in tomogram {tomogram}",
+                    file=file,
+                    found=f"the first is {sets[tomogram].source}",
+                    cure="give one of them",
+                )
+            sets[tomogram] = PointSet(tomogram=tomogram, source=file, coordinates=record, run=run)
+    return sets
+
+
+def pair_by_name(picks: dict[str, PointSet], truth: dict[str, PointSet]) -> list[tuple[PointSet, PointSet]]:
+    """Pair picks and truth of the same tomogram; one file of each belong together whatever the files are called.
+
+    Raises:
+        InputError: nothing pairs.
+
+    Warns:
+        CetpickWarning: what has no partner, by name; voxel sizes that disagree.
+    """
+    pairs = [(found, truth[name]) for name, found in picks.items() if name in truth]
+    if len(picks) == len(truth) == 1 and not (_named(*picks.values()) and _named(*truth.values())):
+        pairs = list(zip(picks.values(), truth.values(), strict=True))
+    if not pairs:
+        raise InputError(
+            "no picks and truth belong to the same tomogram",
+            expected=f"truth named after {', '.join(picks) or 'a tomogram with picks'}",
+            found=", ".join(f"{name} ({wanted.source})" for name, wanted in truth.items()) or "no points",
+            cure="rename the files after their tomograms",
+        )
+    paired = {id(item) for pair in pairs for item in pair}
+    for problem, sets in (("picks without truth", picks), ("truth without picks", truth)):
+        if lone := [f"{name} ({item.source})" for name, item in sets.items() if id(item) not in paired]:
+            warnings.warn(f"{problem}, left out: {', '.join(lone)}", CetpickWarning, stacklevel=2)
+    for found, wanted in pairs:
+        if found.voxel_size and wanted.voxel_size and not _common([found.voxel_size, wanted.voxel_size]):
+            warnings.warn(
+                f"{wanted.source}: {wanted.voxel_size:g} angstrom a voxel, but {found.voxel_size:g} in {found.source}; "
+                "their voxels are compared as they are",
+                CetpickWarning,
+                stacklevel=2,
+            )
+    return pairs
+
+
+def read_run(folder: Path) -> dict[str, PickRun]:
+    """What run.json in an output folder of `cetpick pick` says of each tomogram.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        diameter = float(record["model"]["classes"][0]["diameter"])
+        return {
+            str(name): PickRun(
+                threshold=float(entry.get("threshold", record["threshold"])),
+                voxel_size=float(entry["voxel_size"]),
+                diameter=diameter,
+                size=_size(entry.get("size")),
+            )
+            for name, entry in record["tomograms"].items()
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            "not what `cetpick pick` writes",
+            file=path,
+            found=f"{type(error).__name__}: {error}",
+            cure="name the files with the picks in the place of the folder",
+        ) from None
+
+
+def _size(values: Sequence[int] | None) -> tuple[int, int, int] | None:
+    if values is None:
+        return None
+    x, y, z = map(int, values)
+    return x, y, z
+
+
+def _named(item: PointSet) -> bool:
+    """Whether the file itself, not only its name, says which tomogram its points are in."""
+    return item.coordinates.tomogram is not None
+
+
+def _files(path: Path) -> Iterator[tuple[Path, str, PickRun | None]]:
+    """The coordinate files that `path` stands for, the tomograms they are named after, and their runs."""
+    if (path / "run.json").is_file() and (path / "candidates").is_dir():
+        for name, run in read_run(path).items():
+            yield path / "candidates" / f"{name}.csv", name, run
+    elif path.is_dir():
+        suffixes = {suffix for handler in HANDLERS for suffix in handler.suffixes}
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in suffixes and file.name[0] != "."]
+        if not files:
+            raise InputError(
+                "the folder holds no coordinate files", file=path, expected=f"*{', *'.join(sorted(suffixes))}"
+            )
+        yield from ((file, _name(file), None) for file in files)
+    else:
+        yield path, _name(path), None
+
+
+def _name(path: Path) -> str:
+    stem = next((path.stem.removesuffix(ending) for ending in NAME_ENDINGS if path.stem.endswith(ending)), path.stem)
+    return plain_name(stem)
+
+
+def _tomograms_of(file: Path, name: str, infos: Sequence[TomogramInfo], *, alone: bool) -> Sequence[TomogramInfo]:
+    """Where the points of a file may lie; a file that is the only one belongs to the only tomogram."""
+    if not infos or recognise(file).holds.several or (alone and len(infos) == 1):
+        return infos
+    info = find_tomogram(name, infos) or named_after(file, infos)
+    return [info] if info else []
+
+
+def _are_scored(picks: Sequence[PointSet], threshold: float | None) -> bool:
+    bare = [item for item in picks if "score" not in item.coordinates.table and len(item.coordinates)]
+    names = ", ".join(str(item.source) for item in bare)
+    if bare and (threshold is not None or len(bare) < len(picks)):
+        raise InputError(
+            "the picks of these files have no scores",
+            expected="scores in all files" if threshold is None else "scores, to apply --threshold to",
+            found=names,
+        )
+    if bare:
+        warnings.warn(
+            f"{names}: no scores, so there is neither an average precision nor a best threshold",
+            CetpickWarning,
+            stacklevel=3,
+        )
+    return not bare
+
+
+def _scene(
+    picks: PointSet,
+    truth: PointSet,
+    infos: Sequence[TomogramInfo],
+    size: tuple[int, int, int] | None,
+    threshold: float | None,
+) -> Scene:
+    table = picks.coordinates.table
+    info = find_tomogram(picks.tomogram, infos)
+    size = size or (info.grid.size if info else picks.run.size if picks.run else None)
+    return Scene(
+        name=picks.tomogram,
+        picks=picks.coordinates.xyz,
+        scores=table["score"].to_numpy(dtype=np.float64) if "score" in table else np.ones(len(table)),
+        truth=truth.coordinates.xyz,
+        shape=None if size is None else (size[2], size[1], size[0]),
+        threshold=picks.run.threshold if threshold is None and picks.run else threshold,
+    )
+
+
+def _default_radius(picks: Sequence[PointSet], voxel_size: float | None) -> tuple[tuple[float], str]:
+    diameter = _common([item.run.diameter if item.run else None for item in picks])
+    if diameter is None or voxel_size is None:
+        return (DEFAULT_RADIUS,), f"the default of {DEFAULT_RADIUS:g} voxels"
+    return (diameter / 2 / voxel_size,), f"half the diameter of {diameter:g} angstrom"
+
+
+def _common(values: Sequence[float | None]) -> float | None:
+    """The value that all agree on, up to what makes two voxel sizes different; None when one is unknown."""
+    known = [value for value in values if value is not None]
+    agree = len(known) == len(values) and max(known) - min(known) <= SAME_VOXEL_SIZE * min(known)
+    return known[0] if agree else None
+
+
+def _score(score: Score | None) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    return {
+        "threshold": score.threshold,
+        "picks": score.picks,
+        "matched": score.matched,
+        "truths": score.truths,
+        "precision": score.precision,
+        "recall": score.recall,
+        "f1": score.f1,
+    }

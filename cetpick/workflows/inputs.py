@@ -1,0 +1,100 @@
+"""Tomograms and labels as the commands are given them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cetpick.errors import CetpickError, CetpickWarning, InputError
+from cetpick.io.coordinates import pair_labels
+from cetpick.io.tomograms import open_inputs
+from cetpick.records import Coordinates, TomogramInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """How to read what the user named.
+
+    Attributes:
+        voxel_size: angstrom, of all tomograms, None to take it from tomograms.star or header.
+        which: tomograms of a tomograms.star to read.
+        names: name tomograms by file, or by parent folder and file.
+        binned: RELION coordinates are in binned voxels (True), unbinned pixels (False), or told from the file (None).
+    """
+
+    voxel_size: float | None = None
+    which: Literal["reconstructed", "denoised"] = "reconstructed"
+    names: Literal["file", "parent"] = "file"
+    binned: bool | None = None
+
+
+def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[TomogramInfo], list[CetpickError]]:
+    """Headers of the tomograms to pick, and the errors of those that cannot be used.
+
+    Raises:
+        InputError: none is usable, or two have one name.
+    """
+    if not paths:
+        raise InputError("no tomogram given", cure="name one or more tomograms, or a tomograms.star")
+    infos, failures = open_inputs(paths, voxel_size=options.voxel_size, which=options.which, names=options.names)
+    if not infos:
+        if len(failures) == 1:
+            raise InputError(f"no usable tomogram\n{failures[0]}")
+        listed = "\n".join(str(failure) for failure in failures)
+        raise InputError(f"none of the {len(failures)} tomograms is usable\n{listed}")
+    return infos, failures
+
+
+def open_labelled(
+    tomograms: Sequence[Path], labels: Sequence[Path], options: InputOptions
+) -> list[tuple[TomogramInfo, Coordinates]]:
+    """Training tomograms with their labels; every one of them must be usable.
+
+    Raises:
+        InputError: an unusable tomogram or label file, or labels that cannot be paired.
+    """
+    if not labels:
+        raise InputError("no labels given", cure="add --labels with the file of particle centres")
+    infos, failures = open_tomograms(tomograms, options)
+    if failures:
+        raise InputError(f"unusable training tomogram\n{failures[0]}")
+    return pair_labels(infos, labels, binned=options.binned)
+
+
+def warn_of_scale(info: TomogramInfo, trained: float) -> None:
+    """Warn when a tomogram's voxels are far from those of the training tomograms (angstrom a voxel).
+
+    Warns:
+        CetpickWarning: more than a factor of 1.5 apart.
+    """
+    ratio = info.grid.voxel_size / trained if trained else 1.0
+    if not 1 / 1.5 <= ratio <= 1.5:
+        warnings.warn(
+            f"{info.path}: {info.grid.voxel_size:g} angstrom a voxel, but the model was trained at {trained:g}; "
+            "it is resampled, but finer or coarser data look different. Check the voxel size",
+            CetpickWarning,
+            stacklevel=2,
+        )
+
+
+def warn_of_contrast(info: TomogramInfo, skewness: float, trained: float) -> None:
+    """Warn when protein seems dark in one and bright in the other, by the sign of the grey values' skewness.
+
+    Warns:
+        CetpickWarning: the signs differ and both are pronounced.
+    """
+    if skewness * trained < 0 and min(abs(skewness), abs(trained)) > PRONOUNCED_SKEWNESS:
+        found, wanted = ("bright", "dark") if trained < 0 else ("dark", "bright")
+        warnings.warn(
+            f"{info.path}: protein seems {found} here but was {wanted} in training (skewness {skewness:+.2f} against "
+            f"{trained:+.2f}); invert the contrast of the tomogram if the picks look wrong",
+            CetpickWarning,
+            stacklevel=2,
+        )
+
+
+PRONOUNCED_SKEWNESS = 0.03
+"""Below this the sign of a skewness says nothing; noise of a volume of a million voxels has one of .003."""

@@ -1,0 +1,254 @@
+"""`pick`: tomograms and a model, or labels to train one, in; particles for the other programs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from cetpick.checkpoint import load_model
+from cetpick.config import ModelSettings, PickSettings, TrainSettings
+from cetpick.devices import device_name, resolve_device
+from cetpick.errors import CetpickError, InputError
+from cetpick.inference import TileableNetwork, find_candidates
+from cetpick.io.imod import coordinates_to_mod
+from cetpick.io.relion import Flavour, write_optimisation_set, write_particles
+from cetpick.io.table import write_table
+from cetpick.io.tomograms import read_tomogram
+from cetpick.preprocess import Exclusions, prepare
+from cetpick.records import Picks, TomogramInfo
+from cetpick.training import Progress, check_labels
+from cetpick.workflows.inputs import InputOptions, open_labelled, open_tomograms, warn_of_contrast, warn_of_scale
+from cetpick.workflows.record import RunRecord, describe_failures, prepare_output
+from cetpick.workflows.train import train_and_save
+
+RUN_FILES = ("particles.star", "optimisation_set.star", "run.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What to train on before picking.
+
+    Attributes:
+        tomograms: labelled tomograms; empty to look for them among the tomograms to pick.
+        labels: label files.
+        settings: of the training.
+    """
+
+    tomograms: Sequence[Path]
+    labels: Sequence[Path]
+    settings: TrainSettings
+
+
+@dataclass(kw_only=True)
+class PickSummary:
+    """What `pick` tells.
+
+    Attributes:
+        output: folder.
+        model: the model used.
+        threshold: scores from here on are picks.
+        picks: number of picks by tomogram.
+        candidates: number of candidates by tomogram.
+        files: what was written, run.json last.
+        failures: one message a tomogram that could not be picked.
+        trained_on: names of the training tomograms, empty when a model was given.
+    """
+
+    output: Path
+    model: Path
+    threshold: float
+    picks: dict[str, int] = field(default_factory=dict)
+    candidates: dict[str, int] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    trained_on: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all was picked, else 1."""
+        return 1 if self.failures else 0
+
+
+def run_pick(
+    tomograms: Sequence[Path],
+    *,
+    output: Path,
+    model: Path | None = None,
+    training: Training | None = None,
+    settings: PickSettings | None = None,
+    options: InputOptions | None = None,
+    star: Flavour | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    symmetries: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    picked: Callable[[TomogramInfo, int, int], None] | None = None,
+) -> PickSummary:
+    """Pick tomograms and write the results to a folder; see the README for the files.
+
+    Args:
+        tomograms: to pick: tomogram files and tomograms.star files.
+        output: folder.
+        model: model file; else `training` says how to make one.
+        training: labelled tomograms and settings; the model is kept as model.safetensors.
+        settings: threshold and number of picks.
+        options: how to read the inputs.
+        star: flavour of particles.star; by default relion5 for tomograms of a tomograms.star, else relion31.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads.
+        symmetries: average over the eight in-plane symmetries.
+        overwrite: replace earlier results.
+        progress: told of every training step.
+        picked: told of every picked tomogram, its picks and candidates.
+
+    Raises:
+        InputError: unusable input, or no usable tomogram; nothing was written.
+        TrainingError: the training failed.
+    """
+    options, settings = options or InputOptions(), settings or PickSettings()
+    if (model is None) == (training is None):
+        raise InputError(
+            "give either a model or labels",
+            cure="pick with --model FILE, or train first with --train TOMOGRAM --labels FILE --diameter ANGSTROM",
+        )
+    record = RunRecord(
+        "pick", {"pick": settings, "inputs": options, "train": training.settings if training else None, "star": star}
+    )
+    with record.keeping_warnings():
+        infos, failures = open_tomograms(tomograms, options)
+        flavour = star or ("relion5" if all(info.relion for info in infos) else "relion31")
+        check_flavour(infos, flavour)
+        files = [*RUN_FILES, *(name for info in infos for name in (f"{info.name}.mod", f"{info.name}.csv"))]
+        prepare_output(output, files if model else [*files, "model.safetensors"], overwrite=overwrite)
+        resolved = resolve_device(device, threads=threads)
+        network: TileableNetwork
+        if training is not None:
+            labelled = open_labelled(training.tomograms or tomograms, training.labels, options)
+            check_labels(labelled, training.settings.diameter)
+            used = output / "model.safetensors"
+            trained = train_and_save(
+                labelled, training.settings, used, record, device=device, threads=threads, progress=progress
+            )
+            network, model_settings = trained.network, trained.settings
+            trained_on = [info.name for info, _ in labelled]
+        else:
+            assert model is not None
+            used, trained_on = model, []
+            network, model_settings = load_model(model, resolved)
+            record.add_inputs([model])
+            record.values |= {"device": device_name(resolved), "model": model_settings}
+        threshold = model_settings.threshold if settings.threshold is None else settings.threshold
+        summary = PickSummary(output=output, model=used, threshold=threshold, trained_on=trained_on)
+        if training is not None:
+            summary.files.append(used)
+
+        results: list[Picks] = []
+        notes: dict[str, dict[str, object]] = {}
+        for info in infos:
+            try:
+                with record.timed("picking"):
+                    picks, exclusions = pick_tomogram(
+                        info, network, model_settings, threshold=threshold, top=settings.top, symmetries=symmetries
+                    )
+                    summary.files += write_tomogram(output, picks, model_settings.diameter)
+            except (CetpickError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+                failures.append(error if isinstance(error, CetpickError) else CetpickError(str(error), file=info.path))
+                continue
+            results.append(picks)
+            summary.picks[info.name], summary.candidates[info.name] = len(picks.accepted), len(picks.candidates)
+            notes[info.name] = {
+                "file": info.path,
+                "voxel_size": info.grid.voxel_size,
+                "picks": len(picks.accepted),
+                "candidates": len(picks.candidates),
+                "excluded_voxels": exclusions,
+            }
+            if picked is not None:
+                picked(info, summary.picks[info.name], summary.candidates[info.name])
+        with record.timed("hashing"):
+            record.add_inputs(info.path for info in infos)
+        if results:
+            summary.files += write_dataset(output, results, flavour)
+        summary.failures = describe_failures(failures)
+        record.values |= {"threshold": threshold, "star": flavour, "tomograms": notes, "failures": summary.failures}
+        record.values["outputs"] = [str(path) for path in summary.files]
+        record.write(output / "run.json")
+        summary.files.append(output / "run.json")
+    return summary
+
+
+def check_flavour(infos: Sequence[TomogramInfo], flavour: Flavour) -> None:
+    """Make sure before the work that particles.star can be written.
+
+    Raises:
+        InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells.
+    """
+    lacking = [info for info in infos if info.relion is None]
+    if flavour in ("relion4", "relion5") and lacking:
+        raise InputError(
+            f"--star {flavour} needs the tilt series' pixel size, binning and size",
+            file=lacking[0].path,
+            expected="tomograms named by a RELION 5 tomograms.star",
+            found=f"{len(lacking)} of {len(infos)} tomograms named as files",
+            cure="give tomograms.star in the place of the tomogram files, or choose --star relion31 or warp",
+        )
+
+
+def pick_tomogram(
+    info: TomogramInfo,
+    network: TileableNetwork,
+    settings: ModelSettings,
+    *,
+    threshold: float,
+    top: int | None = None,
+    symmetries: bool = True,
+) -> tuple[Picks, Exclusions]:
+    """Pick one tomogram.
+
+    Args:
+        info: the tomogram, not yet read.
+        network: in eval mode.
+        settings: of its model.
+        threshold: scores from here on are picks.
+        top: at most this many picks.
+        symmetries: average over the eight in-plane symmetries.
+
+    Returns:
+        The picks, and what was left out of the volume.
+
+    Raises:
+        CetpickError: the tomogram cannot be used.
+    """
+    warn_of_scale(info, settings.stored_voxel_size)
+    prepared = prepare(read_tomogram(info), settings)
+    warn_of_contrast(info, prepared.skewness, settings.skewness)
+    candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries)
+    if top is not None and top < len(candidates):
+        threshold = max(threshold, float(candidates["score"].iloc[top - 1]))
+    return Picks(info=info, candidates=candidates, threshold=threshold), prepared.exclusions
+
+
+def write_tomogram(output: Path, picks: Picks, diameter: float) -> list[Path]:
+    """Write the model, table and candidates of one tomogram; returns the files."""
+    name = picks.info.name
+    model, table, candidates = output / f"{name}.mod", output / f"{name}.csv", output / "candidates" / f"{name}.csv"
+    coordinates_to_mod(model, picks.info, picks.accepted, radius=diameter / 2)
+    write_table(table, picks.accepted)
+    write_table(candidates, picks.candidates)
+    return [model, table, candidates]
+
+
+def write_dataset(output: Path, results: Sequence[Picks], flavour: Flavour) -> list[Path]:
+    """Write particles.star, and for RELION 5 optimisation_set.star; returns the files."""
+    particles = output / "particles.star"
+    write_particles(particles, flavour, [(picks.info, picks.accepted) for picks in results])
+    files = [particles]
+    stars = {picks.info.relion.star for picks in results if picks.info.relion is not None}
+    if flavour == "relion5" and len(stars) == 1:
+        files.append(output / "optimisation_set.star")
+        write_optimisation_set(files[-1], particles=particles, tomograms=stars.pop())
+    return files

@@ -1,0 +1,136 @@
+"""run.json: how a result was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from cetpick import __version__
+from cetpick.errors import CetpickError, CetpickWarning, InputError
+from cetpick.io.atomic import replacing
+
+PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "starfile", "pandas", "safetensors")
+
+
+def sha256(path: str | PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RunRecord:
+    """Collects what run.json tells: settings, versions, device, input hashes, outputs, warnings, seconds."""
+
+    def __init__(self, command: str, settings: dict[str, Any]) -> None:
+        """Start the clock of `command` with its resolved `settings`."""
+        self._start = time.monotonic()
+        self.values: dict[str, Any] = {
+            "cetpick": __version__,
+            "command": command,
+            "arguments": sys.argv[1:],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "python": platform.python_version(),
+            "packages": _versions(PACKAGES),
+            "settings": settings,
+            "inputs": {},
+            "outputs": [],
+            "seconds": {},
+            "warnings": [],
+        }
+
+    def add_inputs(self, paths: Iterable[str | PathLike[str]]) -> None:
+        """Note input files with size and SHA-256; what is no longer readable is noted as such."""
+        for path in paths:
+            try:
+                entry: dict[str, Any] = {"bytes": Path(path).stat().st_size, "sha256": sha256(path)}
+            except OSError as error:
+                entry = {"unreadable": str(error)}
+            self.values["inputs"][str(path)] = entry
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the seconds of the body to those of `what`."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.values["seconds"]
+            seconds[what] = round(seconds.get(what, 0.0) + time.monotonic() - start, 3)
+
+    @contextmanager
+    def keeping_warnings(self) -> Iterator[None]:
+        """Keep every CetpickWarning of the body, besides showing it."""
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+            if issubclass(category, CetpickWarning):
+                self.values["warnings"].append(str(message))
+            show(message, category, *args, **kwargs)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CetpickWarning)
+            warnings.showwarning = keep
+            yield
+
+    def write(self, path: Path) -> None:
+        """Write the record, atomically."""
+        self.values["seconds"]["total"] = round(time.monotonic() - self._start, 3)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(self.values, indent=2, default=_plain) + "\n")
+
+
+def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse to write over the results of an earlier run.
+
+    Args:
+        path: output folder, or for a single output file its folder.
+        names: what will be written into it.
+        overwrite: allow it.
+
+    Raises:
+        InputError: a result is already there, or the folder is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError("a file is where the output folder should be", file=path, cure="name another folder with -o")
+    present = [name for name in names if (path / name).exists()]
+    if present and not overwrite:
+        raise InputError(
+            f"already holds {', '.join(present)}",
+            file=path,
+            expected="a folder without earlier results",
+            cure="name another output with -o, or add --overwrite",
+        )
+
+
+def describe_failures(failures: Sequence[CetpickError]) -> list[str]:
+    """One entry a failure, as run.json and the summary have it."""
+    return [str(failure) for failure in failures]
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)

@@ -1,0 +1,118 @@
+"""`train`: tomograms and a few labels in, one model file out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cetpick.checkpoint import save_model
+from cetpick.config import ModelSettings, TrainSettings
+from cetpick.devices import device_name, resolve_device
+from cetpick.errors import InputError
+from cetpick.io.tomograms import read_tomogram
+from cetpick.records import Coordinates, TomogramInfo
+from cetpick.training import Progress, TrainedModel, check_labels, train
+from cetpick.workflows.inputs import InputOptions, open_labelled
+from cetpick.workflows.record import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSummary:
+    """What `train` tells.
+
+    Attributes:
+        model: the model file.
+        record: the run's record beside it.
+        settings: of the model.
+        labels: number of labels used.
+    """
+
+    model: Path
+    record: Path
+    settings: ModelSettings
+    labels: int
+
+
+def run_train(
+    tomograms: Sequence[Path],
+    labels: Sequence[Path],
+    settings: TrainSettings,
+    *,
+    output: Path,
+    options: InputOptions | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TrainSummary:
+    """Train on labelled tomograms and write a model file and its run record.
+
+    Args:
+        tomograms: training tomograms, or tomograms.star files.
+        labels: label files, one a tomogram, or folders or STAR files for several.
+        settings: of the training.
+        output: the model file; the record is written beside it as `<stem>.run.json`.
+        options: how to read the inputs.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads.
+        overwrite: replace an earlier model.
+        progress: told of every step.
+
+    Raises:
+        InputError: unusable input; nothing was written.
+        TrainingError: the training failed; nothing was written.
+    """
+    record_path = output.with_name(f"{output.stem}.run.json")
+    if output.exists() and not overwrite:
+        raise InputError("already exists", file=output, cure="name another model with -o, or add --overwrite")
+    record = RunRecord("train", {"train": settings, "inputs": options or InputOptions()})
+    with record.keeping_warnings():
+        labelled = open_labelled(tomograms, labels, options or InputOptions())
+        check_labels(labelled, settings.diameter)
+        trained = train_and_save(labelled, settings, output, record, device=device, threads=threads, progress=progress)
+        record.write(record_path)
+    count = sum(len(coordinates) for _, coordinates in labelled)
+    return TrainSummary(model=output, record=record_path, settings=trained.settings, labels=count)
+
+
+def train_and_save(
+    labelled: Sequence[tuple[TomogramInfo, Coordinates]],
+    settings: TrainSettings,
+    output: Path,
+    record: RunRecord,
+    *,
+    device: str,
+    threads: int | None,
+    progress: Progress | None,
+) -> TrainedModel:
+    """Train, write the model file, and note all of it in `record`."""
+    resolved = resolve_device(device, threads=threads)
+    inputs: list[Any] = [info.path for info, _ in labelled]
+    inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
+    record.add_inputs(dict.fromkeys(inputs))
+    with record.timed("training"):
+        examples = [(read_tomogram(info), coordinates) for info, coordinates in labelled]
+        trained = train(examples, settings, device=resolved, progress=progress)
+    last = trained.log[-1]
+    record.values |= {
+        "device": device_name(resolved),
+        "seed": settings.seed,
+        "model": trained.settings,
+        "training": {
+            "steps": len(trained.log),
+            "labels": {info.name: len(coordinates) for info, coordinates in labelled},
+            "final": last,
+            "clamped_share": _share(trained.log, "clamped"),
+            "curve": trained.log[:: max(1, len(trained.log) // 200)],
+        },
+    }
+    record.values["outputs"].append(str(output))
+    save_model(output, trained.network, trained.settings)
+    return trained
+
+
+def _share(log: Sequence[dict[str, float]], key: str) -> float | None:
+    values = [entry[key] for entry in log if key in entry]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,135 @@
+"""Tiles equal the whole; planted particles come back where they are."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cetpick import inference
+from cetpick.config import ModelSettings, ParticleClass
+from cetpick.inference import find_candidates, heatmap
+from cetpick.networks import Output
+from cetpick.networks.default import DefaultNetwork
+from cetpick.networks.paper import PaperNetwork
+from cetpick.preprocess import Exclusions, Prepared
+from cetpick.records import Grid
+
+
+@pytest.fixture(autouse=True)
+def exact_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32, so that only what tiling does is seen."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(inference, "autocast", lambda device: nullcontext())
+
+
+def trained_looking(network: nn.Module) -> nn.Module:
+    """Random weights and statistics as lively as those of a trained network."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+                module.running_mean.normal_(std=0.3)
+                module.running_var.uniform_(0.5, 2)
+            elif isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("network", "symmetries"),
+    [(DefaultNetwork(), False), (DefaultNetwork(width=4, fused=4), True), (PaperNetwork(), False)],
+    ids=["default", "default with symmetries", "paper"],
+)
+def test_tiles_equal_the_whole_volume(network: nn.Module, symmetries: bool) -> None:
+    trained_looking(network)
+    volume = torch.randn((7, 131, 90), generator=torch.Generator().manual_seed(1))
+    whole = heatmap(network, volume, tile=(7, 136, 96), symmetries=symmetries)
+    tiled = heatmap(network, volume, tile=(4, 72, 48), symmetries=symmetries)
+    assert whole.shape == (1, 7, 66, 45)
+    assert whole.std() > 0.02
+    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
+def test_halo_holds_the_receptive_field(network: nn.Module) -> None:
+    trained_looking(network)
+    z, y, x = network.halo
+    shape = (2 * z + 5, 2 * y + 41, 2 * x + 41)
+    shape = tuple(-(-n // 8) * 8 for n in shape)
+    volume = torch.randn((1, 1, *shape), generator=torch.Generator().manual_seed(1), requires_grad=True)
+    # every cell of one pooling cell, since pooling makes the field depend on the place in it
+    cells = tuple(
+        slice(n // s // 2 // 4 * 4, n // s // 2 // 4 * 4 + 4) for n, s in zip(shape, network.stride, strict=True)
+    )
+    network(volume).heatmap[0, 0][cells[0].start, cells[1], cells[2]].abs().sum().backward()
+    reached = volume.grad[0, 0].nonzero()
+    first = torch.tensor([c.start * s for c, s in zip(cells, network.stride, strict=True)])
+    last = torch.tensor([cells[0].start, cells[1].stop * network.stride[1] - 1, cells[2].stop * network.stride[2] - 1])
+    assert (reached.amin(0) >= first - torch.tensor(network.halo)).all()
+    assert (reached.amax(0) <= last + torch.tensor(network.halo)).all()
+    assert (reached.amax(0) > last).all()
+
+
+class Blur(nn.Module):
+    """A network whose logit is the mean of each cell's voxels, so that peaks are where the volume is bright."""
+
+    stride, halo, alignment = (1, 2, 2), (0, 0, 0), (1, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Output:
+        return Output(heatmap=nn.functional.avg_pool3d(x, (1, 2, 2)), features=None)
+
+
+def planted(centres_angstrom: np.ndarray, settings: ModelSettings, shape: tuple[int, int, int]) -> np.ndarray:
+    axes = [(np.arange(n) + 0.5) * v for n, v in zip(shape, settings.voxel_size, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    volume = np.full(shape, -6.0)
+    for cx, cy, cz in centres_angstrom:
+        volume += 10 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) / (2 * 40**2))
+    return volume.astype(np.float32)
+
+
+def test_candidates_come_back_in_stored_voxels() -> None:
+    settings = ModelSettings(classes=(ParticleClass(name="ribosome", diameter=200),), voxel_size=(25, 12.5, 12.5))
+    centres = np.array([[300, 412.5, 250], [610.3, 398.8, 333.1], [806.2, 150, 500]])
+    volume = planted(centres, settings, (30, 61, 77))
+    exclusions = Exclusions(not_finite=0, padding=0, total=volume.size)
+    prepared = Prepared(volume=volume, valid=None, voxel_size=settings.voxel_size, exclusions=exclusions)
+    grid = Grid(shape=(94, 95, 120), voxel_size=8.0)
+    table = find_candidates(Blur(), prepared, grid, settings)
+    assert list(table.columns) == ["x", "y", "z", "score", "class"]
+    assert (table["class"] == "ribosome").all()
+    assert (table["score"].diff().dropna() <= 0).all()
+    best = table[table["score"] > 0.5][["x", "y", "z"]].to_numpy()
+    assert len(best) == 3
+    found = (best + 0.5) * grid.voxel_size
+    distance = np.linalg.norm(found[:, None] - centres[None], axis=2).min(axis=0)
+    assert (distance < 2.5).all(), distance
+
+
+def test_no_candidate_where_there_is_no_data() -> None:
+    settings = ModelSettings(classes=(ParticleClass(diameter=200),), voxel_size=(25, 12.5, 12.5))
+    volume = planted(np.array([[300, 400, 250], [700, 400, 250]]), settings, (20, 64, 80))
+    valid = np.ones(volume.shape, bool)
+    valid[:, :, 40:] = False
+    exclusions = Exclusions(not_finite=0, padding=0, total=volume.size)
+    prepared = Prepared(volume=volume, valid=valid, voxel_size=settings.voxel_size, exclusions=exclusions)
+    table = find_candidates(Blur(), prepared, Grid(shape=(62, 100, 125), voxel_size=8.0), settings)
+    assert len(table) == 1
+    assert table["x"][0] == pytest.approx(300 / 8 - 0.5, abs=0.3)
+
+
+def test_paper_mode_keeps_the_cells_and_close_neighbours() -> None:
+    settings = ModelSettings(mode="paper", classes=(ParticleClass(diameter=200),), voxel_size=(20, 10, 10))
+    volume = np.full((8, 32, 32), -5, np.float32)
+    volume[3, 8:10, 10:12] = 2
+    volume[3, 8:10, 16:18] = 1  # three cells off: inside a diameter, outside the neighbourhood of (3, 5, 5)
+    exclusions = Exclusions(not_finite=0, padding=0, total=volume.size)
+    prepared = Prepared(volume=volume, valid=None, voxel_size=settings.voxel_size, exclusions=exclusions)
+    table = find_candidates(Blur(), prepared, Grid(shape=(16, 32, 32), voxel_size=10.0), settings)
+    # x = 2 (i + .5) - .5, and a merged slice lies between its two slices
+    assert table[["x", "y", "z"]].to_numpy()[:2].tolist() == [[10.5, 8.5, 6.5], [16.5, 8.5, 6.5]]

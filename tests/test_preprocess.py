@@ -1,0 +1,136 @@
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cetpick.config import ModelSettings, ParticleClass
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.geometry import rescale
+from cetpick.preprocess import (
+    centre_and_spread,
+    merge_slice_pairs,
+    padding_mask,
+    prepare,
+    resample,
+    valid_voxels,
+    working_shape,
+)
+from cetpick.records import Grid, Tomogram, TomogramInfo
+
+
+def tomogram(data: np.ndarray, voxel_size: float = 10.0) -> Tomogram:
+    grid = Grid(shape=data.shape, voxel_size=voxel_size)
+    return Tomogram(info=TomogramInfo(name="t", path=Path("t.mrc"), grid=grid), data=data)
+
+
+def noise(shape: tuple[int, int, int] = (12, 20, 24)) -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 5, shape).astype(np.float32)
+
+
+def test_padding_is_what_is_constant_and_touches_the_border() -> None:
+    data = noise()
+    data[:, :3, :] = 0  # padding at a face
+    data[:, :, -1] = 0  # one voxel thin
+    data[5:9, 10:14, 8:12] = 0  # a constant block inside is no padding
+    expected = np.zeros(data.shape, bool)
+    expected[:, :3, :] = True
+    expected[:, :, -1] = True
+    np.testing.assert_array_equal(padding_mask(data), expected)
+
+
+def test_padding_of_another_value_and_none_at_all() -> None:
+    data = noise()
+    assert not padding_mask(data).any()
+    data[:, :, :4] = 97.5
+    assert padding_mask(data).sum() == data[:, :, :4].size
+
+
+def test_few_grey_levels_are_not_padding() -> None:
+    data = np.random.default_rng(0).integers(-2, 3, (12, 20, 24)).astype(np.int8)
+    assert padding_mask(data).mean() < 0.01
+
+
+def test_excluded_voxels_are_counted_said_and_zero() -> None:
+    data = noise()
+    data[0, 0, 0], data[3, 4, 5] = np.nan, np.inf
+    data[:, :, :4] = 0
+    data[0, 0, 0] = np.nan
+    with pytest.warns(CetpickWarning, match=r"t\.mrc: 2 NaN or infinite and 95[0-9] constant padding"):
+        valid, exclusions = valid_voxels(tomogram(data))
+    assert valid is not None
+    assert not valid[3, 4, 5]
+    assert exclusions.not_finite == 2
+    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(10, 10, 10))
+    with pytest.warns(CetpickWarning, match="left out"):
+        prepared = prepare(tomogram(data), settings)
+    assert np.isfinite(prepared.volume).all()
+    assert (prepared.volume[~valid] == 0).all()
+    clean = prepared.volume[valid]
+    assert abs(np.median(clean)) < 0.05
+    assert 0.9 < clean.std() < 1.1
+
+
+@pytest.mark.parametrize("bad", ["half", "constant", "nan"])
+def test_useless_volumes_are_refused(bad: str) -> None:
+    data = noise()
+    if bad == "half":
+        data[:7] = np.nan
+    else:
+        data[:] = np.nan if bad == "nan" else 7
+    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(10, 10, 10))
+    with pytest.raises(InputError, match=r"t\.mrc"):
+        prepare(tomogram(data), settings)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.uint8, np.int16, np.uint16, np.float16, np.dtype(">f4"), np.dtype(">i2")]
+)
+def test_every_stored_type_gives_the_same_volume(dtype: np.dtype) -> None:
+    data = np.random.default_rng(0).integers(10, 110, (8, 16, 16))
+    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(20, 15, 15))
+    reference = prepare(tomogram(data.astype(np.float32)), settings).volume
+    result = prepare(tomogram(data.astype(dtype)), settings).volume
+    assert result.dtype.isnative
+    np.testing.assert_allclose(result, reference, atol=1e-5)
+
+
+def test_statistics_are_robust_and_fall_back_for_few_levels() -> None:
+    data = noise((20, 30, 40))
+    data[0, :10, :10] = 1e6
+    median, spread = centre_and_spread(data)
+    assert median == pytest.approx(100, abs=0.3)
+    assert spread == pytest.approx(5, rel=0.03)
+    binary = np.zeros((4, 4, 4), np.float32)
+    binary[0] = 1
+    assert centre_and_spread(binary)[1] == pytest.approx(np.sqrt(0.25 * 0.75))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.64, 1.0, 1.7])
+def test_resampling_maps_centres_as_geometry_says(scale: float) -> None:
+    z, y, x = np.mgrid[:24, :30, :36].astype(np.float32)
+    centre = np.array([17.3, 14.6, 11.2])
+    blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2) / (2 * 4**2)).astype(np.float32)
+    small = resample(blob, (scale, scale, scale))
+    assert small.shape == working_shape(blob.shape, (scale, scale, scale))
+    grid = np.stack(np.mgrid[tuple(slice(n) for n in small.shape)][::-1], axis=-1)
+    found = (grid * small[..., None]).sum(axis=(0, 1, 2)) / small.sum()
+    expected = rescale(centre, from_voxel_size=10, to_voxel_size=10 / scale)[0]
+    np.testing.assert_allclose(found, expected, atol=0.06)
+
+
+def test_resampling_keeps_a_constant_and_averages_noise() -> None:
+    flat = np.full((10, 11, 12), 3, np.float32)
+    np.testing.assert_allclose(resample(flat, (0.5, 0.37, 1.3)), 3, rtol=1e-6)
+    assert resample(noise((20, 40, 40)) - 100, (0.5, 0.5, 0.5)).std() < 5 / 2
+
+
+def test_slice_pairs_merge_by_maximum_and_drop_an_odd_slice() -> None:
+    volume = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((5, 2, 2), np.float32)
+    assert merge_slice_pairs(volume)[:, 0, 0].tolist() == [1, 3]
+
+
+def test_clean_data_warn_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert valid_voxels(tomogram(noise()))[0] is None
