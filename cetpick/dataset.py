@@ -27,11 +27,13 @@ class Batch(NamedTuple):
         crops: (B, 1, z, y, x) normalised grey values.
         valid: like crops, 1 where there is data, 0 in padding.
         centres: (B, N, 3) x, y, z of the labels in voxels of the crop; unused places lie FAR away.
+        uniform: (B,) True for crops drawn anywhere, False for those around a label.
     """
 
     crops: Tensor
     valid: Tensor
     centres: Tensor
+    uniform: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,6 @@ class TrainingVolume:
         voxels: (z, y, x) normalised grey values, at least as large as a crop.
         valid: (z, y, x) float, 1 where there is data.
         centres: (n, 3) x, y, z of the labels, voxels.
-        cells: voxels that hold data, as stored before padding.
     """
 
     voxels: Tensor
@@ -94,10 +95,10 @@ class CropSampler:
     def _random(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)
 
-    def _place(self) -> tuple[TrainingVolume, list[int]]:
-        """A random volume and the first voxel (z, y, x) of a crop in it."""
+    def _place(self, *, uniform: bool) -> tuple[TrainingVolume, list[int]]:
+        """A random volume and the first voxel (z, y, x) of a crop in it, anywhere or around a label."""
         size = torch.tensor(self.crop)
-        if self._random(1).item() < self.labelled:
+        if not uniform:
             v, i = self._labels[int(self._random(1).item() * len(self._labels))]
             volume = self.volumes[v]
             centre = volume.centres[i].flip(0).cpu()
@@ -111,8 +112,9 @@ class CropSampler:
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""
         crops, valid, centres = [], [], []
-        for _ in range(count):
-            volume, start = self._place()
+        uniform = self._random(count) >= self.labelled if self._labels else torch.ones(count, dtype=torch.bool)
+        for anywhere in uniform.tolist():
+            volume, start = self._place(uniform=anywhere)
             window = tuple(slice(s, s + n) for s, n in zip(start, self.crop, strict=True))
             bits = draw_symmetry(self.generator)
             crops.append(apply_symmetry(volume.voxels[window], bits))
@@ -120,7 +122,8 @@ class CropSampler:
             shifted = volume.centres - torch.tensor(start[::-1], device=volume.centres.device)
             centres.append(apply_symmetry_to_points(shifted, bits, self.crop))
         filled = torch.nn.utils.rnn.pad_sequence(centres, batch_first=True, padding_value=FAR)
-        return Batch(torch.stack(crops)[:, None], torch.stack(valid)[:, None], filled)
+        device = filled.device
+        return Batch(torch.stack(crops)[:, None], torch.stack(valid)[:, None], filled, uniform.to(device))
 
 
 def to_cells(centres: Tensor, stride: tuple[int, int, int]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cetpick.calibration import choose_threshold, estimate_count, label_scores
+from cetpick.calibration import choose_threshold, estimate_count, label_ranks, label_scores, within
 from cetpick.checkpoint import build_network
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.dataset import TrainingVolume
@@ -34,7 +34,10 @@ FEW_LABELS = 10
 """Fewer labels than this are worth a warning."""
 Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
-GRADIENT_NORM = 5.0
+COUNTING_STEPS = 200
+"""Length of each of the two trainings that estimate the number of particles."""
+PAPER_THRESHOLD = 0.25
+"""The cut of the paper (section 4.1)."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with the step (from 1), the number of steps, and the log of the step."""
@@ -45,6 +48,8 @@ class Recipe(Protocol):
 
     network: Any
     steps: int
+    averaging: float
+    gradient_norm: float
 
     def optimizer(self) -> tuple[Optimizer, LRScheduler]: ...  # noqa: D102
 
@@ -157,16 +162,32 @@ def train(
     model = model_settings(settings, [tomogram for tomogram, _ in labelled])
     examples = [_Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
-    generator = torch.Generator().manual_seed(settings.seed)
-    recipe = _recipe(settings, model, examples, generator, device)
+    if settings.mode == "paper":
+        recipe: Recipe = _paper_recipe(settings, model, examples, device)
+        network, log = optimise(recipe, progress)
+        return TrainedModel(network=network, settings=replace(model, threshold=PAPER_THRESHOLD), log=log)
 
+    if settings.count_hint is not None:
+        count = settings.count_hint * len(examples)
+    else:
+        count = count_particles(settings, model, examples, device, progress)
+    network, log = optimise(_default_recipe(settings, model, examples, count, device), progress)
+    scores = np.concatenate([_candidates(network, model, example)[1] for example in examples])
+    model = replace(model, count=count / len(examples), threshold=choose_threshold(scores, count))
+    return TrainedModel(network=network, settings=model, log=log)
+
+
+def optimise(recipe: Recipe, progress: Progress | None = None) -> tuple[Any, list[dict[str, float]]]:
+    """Take all steps of a recipe; return the averaged network in eval mode and one log entry a step.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite.
+    """
     optimizer, schedule = recipe.optimizer()
-    average = WeightAverage(recipe.network, decay=getattr(recipe, "averaging", 0.0))
+    average = WeightAverage(recipe.network, decay=recipe.averaging)
     log: list[dict[str, float]] = []
     recipe.network.train()
     for step in range(recipe.steps):
-        if isinstance(recipe, DefaultRecipe) and step in recipe.reviews:
-            recipe.count = count_particles(average.network(), model, examples)
         loss, entry = recipe.loss(step)
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -175,53 +196,85 @@ def train(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(recipe.network.parameters(), GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
         optimizer.step()
         schedule.step()
         average.update(recipe.network)
-        entry = {"step": step + 1, "loss": loss.item(), **entry}
-        if isinstance(recipe, DefaultRecipe) and recipe.count is not None:
-            entry["count"] = recipe.count
-        log.append(entry)
+        log.append({"step": step + 1, "loss": loss.item(), **entry})
         if progress is not None:
-            progress(step + 1, recipe.steps, entry)
-
-    network = average.network()
-    return TrainedModel(network=network, settings=set_threshold(network, model, settings, examples), log=log)
+            progress(step + 1, recipe.steps, log[-1])
+    return average.network(), log
 
 
-def _recipe(
+def count_particles(
     settings: TrainSettings,
     model: ModelSettings,
     examples: Sequence[_Example],
-    generator: torch.Generator,
     device: torch.device,
-) -> Recipe:
-    size = tuple(model.diameter / v for v in model.voxel_size)
-    if settings.mode == "paper":
-        paper = PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps)
-        return PaperRecipe(
-            [e.prepared.volume for e in examples],
-            [e.centres for e in examples],
-            diameter=size[2],
-            settings=paper,
-            generator=generator,
-            device=device,
-        )
+    progress: Progress | None = None,
+) -> float:
+    """Estimate the particles in all training tomograms together, labelled ones included.
+
+    Two short trainings, each on half of the labels; the other half stays unlabelled, so that its scores are those of
+    hidden particles. Neither leaves anything out.
+    """
+    generator = np.random.default_rng(settings.seed)
+    halves = [generator.permutation(len(e.labels)) % 2 for e in examples]
+    short = replace(settings, steps=min(settings.steps or COUNTING_STEPS, COUNTING_STEPS), hidden="none")
+    ranks, used = [], 0
+    for half in (0, 1):
+        known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
+        hidden = [e.labels[h != half] for e, h in zip(examples, halves, strict=True)]
+        used += sum(len(e.labels) for e in known)
+        network, _ = optimise(_default_recipe(short, model, known, 0.0, device), progress)
+        of_labels, scores = [], []
+        for example, labels in zip(known, hidden, strict=True):
+            xyz, found = _candidates(network, model, example)
+            radius = model.diameter / 2 / example.tomogram.info.grid.voxel_size
+            unknown = ~within(xyz, example.labels, radius)
+            of_labels.append(label_scores(labels, xyz[unknown], found[unknown], radius=radius))
+            scores.append(found[unknown])
+        ranks.append(label_ranks(np.concatenate(of_labels), np.concatenate(scores)))
+    return estimate_count(np.concatenate(ranks)) + used / 2
+
+
+def _candidates(network: Any, model: ModelSettings, example: _Example) -> tuple[Points, Any]:
+    """Places (n, 3) and scores (n,) of the candidates in a training tomogram."""
+    table = find_candidates(network, example.prepared, example.tomogram.info.grid, model)
+    return table[["x", "y", "z"]].to_numpy(), table["score"].to_numpy()
+
+
+def _paper_recipe(
+    settings: TrainSettings, model: ModelSettings, examples: Sequence[_Example], device: torch.device
+) -> PaperRecipe:
+    return PaperRecipe(
+        [e.prepared.volume for e in examples],
+        [e.centres for e in examples],
+        diameter=model.diameter / model.voxel_size[2],
+        settings=PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps),
+        generator=torch.Generator().manual_seed(settings.seed),
+        device=device,
+    )
+
+
+def _default_recipe(
+    settings: TrainSettings, model: ModelSettings, examples: Sequence[_Example], count: float, device: torch.device
+) -> DefaultRecipe:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = build_network(model)
     assert isinstance(network, DefaultNetwork)
-    volumes = [
-        TrainingVolume.prepare(e.prepared.volume, e.prepared.valid, e.centres, crop=settings.crop, device=device)
-        for e in examples
-    ]
+    z, y, x = (model.diameter / size for size in model.voxel_size)
     return DefaultRecipe(
-        volumes,
-        diameter=(size[0], size[1], size[2]),
+        [
+            TrainingVolume.prepare(e.prepared.volume, e.prepared.valid, e.centres, crop=settings.crop, device=device)
+            for e in examples
+        ],
+        diameter=(z, y, x),
         settings=settings,
         network=network,
-        generator=generator,
+        count=count,
+        generator=torch.Generator().manual_seed(settings.seed),
         device=device,
     )
 
@@ -251,35 +304,3 @@ class WeightAverage:
         averaged = copy.deepcopy(self._source)
         averaged.load_state_dict(self._state)
         return averaged.eval()
-
-
-def _label_and_candidate_scores(
-    network: Any, model: ModelSettings, examples: Sequence[_Example], *, symmetries: bool
-) -> list[tuple[Any, Any]]:
-    """For each training tomogram: scores at its labels, and scores of all its candidates."""
-    found = []
-    for example in examples:
-        grid = example.tomogram.info.grid
-        table = find_candidates(network, example.prepared, grid, model, symmetries=symmetries)
-        xyz, scores = table[["x", "y", "z"]].to_numpy(), table["score"].to_numpy()
-        radius = model.diameter / 2 / grid.voxel_size
-        found.append((label_scores(example.labels, xyz, scores, radius=radius), scores))
-    return found
-
-
-def count_particles(network: Any, model: ModelSettings, examples: Sequence[_Example]) -> float:
-    """Estimated particles a training tomogram, labelled ones included."""
-    found = _label_and_candidate_scores(network, model, examples, symmetries=False)
-    of_labels, scores = (np.concatenate(part) for part in zip(*found, strict=True))
-    return estimate_count(of_labels, scores) / len(examples)
-
-
-def set_threshold(
-    network: Any, model: ModelSettings, settings: TrainSettings, examples: Sequence[_Example]
-) -> ModelSettings:
-    """Choose the model's count and threshold on the training tomograms, as they will be picked."""
-    found = _label_and_candidate_scores(network, model, examples, symmetries=True)
-    of_labels, scores = (np.concatenate(part) for part in zip(*found, strict=True))
-    hint = settings.count_hint
-    count = estimate_count(of_labels, scores) if hint is None else hint * len(examples)
-    return replace(model, count=count / len(examples), threshold=choose_threshold(of_labels, scores, count))

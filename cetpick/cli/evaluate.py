@@ -66,7 +66,7 @@ def evaluate(
     typer.echo(f"radius of a match: {summary.radius_is}")
     for result in summary.results:
         typer.echo(_heading(summary, result))
-        opt.print_table(_rows(summary, result, cut="tool's cut" if threshold is None else "--threshold"), indent="  ")
+        opt.print_table(_rows(summary, result, cut="tool's cut" if threshold is None else "--threshold"))
 
 
 def _heading(summary: EvaluateSummary, result: Result) -> str:

@@ -123,38 +123,25 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], indent: str = "") -> None:
-    """Print rows, which all have the keys of the first, as aligned columns on stdout: text left, numbers right."""
-    names = list(rows[0])
-    cells = [names, *([shown(row[name]) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left = [any(cell[:1] not in "-+0123456789" for cell in column[1:]) for column in zip(*cells, strict=True)]
-    for line in cells:
-        aligned = (
-            cell.ljust(width) if is_text else cell.rjust(width)
-            for cell, width, is_text in zip(line, widths, left, strict=True)
-        )
-        typer.echo((indent + "  ".join(aligned)).rstrip())
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows, which all have the keys of the first, as aligned columns on stdout."""
+    for line in _aligned(rows):
+        typer.echo(f"  {line}")
 
 
 def print_fields(values: Mapping[str, Any]) -> None:
-    """Print a description, its first value as the heading; lists of texts line by line, those of rows as a table."""
+    """Print a description, its first value as the heading; values with several parts take a line each."""
     (_, heading), *fields = values.items()
     typer.echo(heading)
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
-        label = f"  {name.replace('_', ' ')}".ljust(width + 4)
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            typer.echo(label.rstrip())
-            print_table(value, indent="    ")
-        elif isinstance(value, list) and value and isinstance(value[0], str):
-            for number, line in enumerate(value):
-                typer.echo((" " * len(label) if number else label) + line)
-        elif isinstance(value, Mapping):
-            for number, (key, item) in enumerate(value.items()):
-                typer.echo((" " * len(label) if number else label) + f"{key}: {shown(item)}")
-        else:
-            typer.echo(label + shown(value))
+        lines = [shown(value)]
+        if isinstance(value, Mapping):
+            lines = [f"{key}: {shown(item)}" for key, item in value.items()] or ["-"]
+        elif isinstance(value, list) and value and isinstance(value[0], str | Mapping):
+            lines = _aligned(value) if isinstance(value[0], Mapping) else value
+        for number, line in enumerate(lines):
+            typer.echo(f"  {'' if number else name.replace('_', ' '):{width}}  {line}")
 
 
 def print_json(values: Any) -> None:
@@ -162,6 +149,18 @@ def print_json(values: Any) -> None:
     import json
 
     typer.echo(json.dumps(_finite(values), indent=2, default=str))
+
+
+def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table: names of the columns, then the rows; text to the left, numbers to the right."""
+    names = list(rows[0])
+    cells = [names, *([shown(row[name]) for name in names] for row in rows)]
+    columns = []
+    for column in zip(*cells, strict=True):
+        width = max(map(len, column))
+        is_text = any(cell[:1] not in "-+0123456789" for cell in column[1:])
+        columns.append([cell.ljust(width) if is_text else cell.rjust(width) for cell in column])
+    return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
 
 
 def _finite(values: Any) -> Any:

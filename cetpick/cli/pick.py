@@ -78,5 +78,8 @@ def pick(
             typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{also}")
         for failure in summary.failures:
             typer.echo(f"failed: {failure}", err=True)
-        typer.echo(f"threshold {summary.threshold:.3f}; results: {', '.join(str(path) for path in summary.files[-3:])}")
+        if summary.picks:
+            typer.echo(
+                f"threshold {summary.threshold:.3f}; results: {output / 'particles.star'}, {output / 'run.json'}"
+            )
     raise typer.Exit(summary.exit_code)

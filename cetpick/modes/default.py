@@ -24,8 +24,8 @@ SIGMA = 1 / 8
 """Width of a target Gaussian, in diameters."""
 LABELLED_CROPS = 0.5
 """Share of the crops that lie around a label."""
-REVIEWS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
-"""When the number of particles is estimated anew, as fractions of the steps; before the first, none is left out."""
+FIRST_LEAVE_OUT = 0.15
+"""Fraction of the steps before which nothing is left out: scores mean nothing yet."""
 
 
 class DefaultRecipe:
@@ -35,11 +35,11 @@ class DefaultRecipe:
         network: to be trained, on the device.
         steps: optimiser steps.
         averaging: decay of the moving average of the weights that is kept for inference.
-        reviews: the steps before which the loop estimates the number of particles a tomogram and sets `count`.
-        count: expected particles a tomogram, labelled ones included; None while unknown.
+        gradient_norm: gradients are scaled down to this norm.
     """
 
     averaging = 0.99
+    gradient_norm = 5.0
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class DefaultRecipe:
         diameter: tuple[float, float, float],
         settings: TrainSettings,
         network: DefaultNetwork,
+        count: float,
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
@@ -58,21 +59,19 @@ class DefaultRecipe:
             diameter: of the particle along (z, y, x), in voxels of the working grid.
             settings: batch, schedule, treatment of hidden particles.
             network: untrained.
+            count: expected particles in all volumes together, labelled ones included.
             generator: for everything random; on the CPU.
             device: of the volumes and the network.
         """
         self.settings, self.device, self.generator = settings, device, generator
         self.network = network.to(device)
         self.steps = settings.steps or STEPS
-        self.count = settings.count_hint
-        known = settings.hidden == "none" or settings.count_hint is not None
-        self.reviews = frozenset() if known else frozenset(math.ceil(f * self.steps) for f in REVIEWS)
-        self._first_leave_out = math.ceil(REVIEWS[0] * self.steps)
         self._sampler = CropSampler(volumes, crop=settings.crop, labelled=LABELLED_CROPS, generator=generator)
         z, y, x = (SIGMA * d / s for d, s in zip(diameter, network.stride, strict=True))
         self._sigma = (z, y, x)
         self._kernel = kernel_cells(self._sigma)
-        self._volumes, self._labels = len(volumes), sum(len(v.centres) for v in volumes)
+        labels = sum(len(v.centres) for v in volumes)
+        self._hidden, self._particles = max(0.0, count - labels), max(count, float(labels))
         self._cells = sum(float(v.valid.sum()) for v in volumes) / math.prod(network.stride)
         self._risk: NegativeRisk | None = None
 
@@ -97,14 +96,9 @@ class DefaultRecipe:
         target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
         weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
         if self.settings.hidden == "nnpu":
-            return self._nnpu(logits, target, weight)
-        left_out = self._left_out(target, weight) if step >= self._first_leave_out else 0
+            return self._nnpu(logits, target, weight, batch.uniform)
+        left_out = self._left_out(target, weight) if step >= FIRST_LEAVE_OUT * self.steps else 0
         return leave_out_focal_loss(logits, target, weight, left_out), {"left_out": float(left_out)}
-
-    @property
-    def _hidden(self) -> float:
-        """Expected unlabelled particles in all training tomograms."""
-        return max(0.0, (self.count or 0.0) * self._volumes - self._labels)
 
     def _left_out(self, target: Tensor, weight: Tensor) -> int:
         """Cells of the batch that hidden particles are expected to fill."""
@@ -113,11 +107,16 @@ class DefaultRecipe:
         unlabelled = ((target <= 0) & (weight > 0)).sum().item()
         return int(self._hidden * self._kernel / self._cells * unlabelled)
 
-    def _nnpu(self, logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _nnpu(self, logits: Tensor, target: Tensor, weight: Tensor, uniform: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Soft-label nnPU with priors from the expected count; the loss is per particle, to be of order one."""
-        particles = max(self._hidden + self._labels, 1.0)
-        centre_prior = particles / self._cells
+        centre_prior = self._particles / self._cells
         result, self._risk = soft_label_nnpu(
-            logits, target, centre_prior, centre_prior * (self._kernel - 1), self._risk, weight=weight
+            logits,
+            target,
+            centre_prior,
+            centre_prior * (self._kernel - 1),
+            self._risk,
+            weight=weight,
+            unlabelled_weight=weight * uniform[:, None, None, None, None],
         )
         return result.loss / centre_prior, {"clamped": float(result.clamped)}

@@ -174,10 +174,15 @@ class PaperRecipe:
     Attributes:
         network: in training mode, on `device`.
         steps: how many training steps to take.
+        averaging: 0, the paper keeps no moving average of the weights.
+        gradient_norm: infinite, the paper does not clip gradients.
 
     Raises:
         InputError: there is no label.
     """
+
+    averaging = 0.0
+    gradient_norm = math.inf
 
     def __init__(
         self,

@@ -162,7 +162,9 @@ def run_pick(
             summary.picks[info.name], summary.candidates[info.name] = len(picks.accepted), len(picks.candidates)
             notes[info.name] = {
                 "file": info.path,
+                "size": info.grid.size,
                 "voxel_size": info.grid.voxel_size,
+                "threshold": picks.threshold,
                 "picks": len(picks.accepted),
                 "candidates": len(picks.candidates),
                 "excluded_voxels": exclusions,

@@ -20,7 +20,7 @@ from cetpick import __version__
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.atomic import replacing
 
-PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "starfile", "pandas", "safetensors")
+PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "pandas", "safetensors")
 
 
 def sha256(path: str | PathLike[str]) -> str:

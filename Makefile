@@ -1,0 +1,38 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later with venv; they install the rest into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help install demo test lint clean
+
+help:  ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+# torch in a step of its own, so that no other package drags in another build of it
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed  ## Install cetpick into .venv.
+
+demo: install  ## Simulate, train, pick, evaluate: the main job end to end, into ./demo.
+	$(BIN)/cetpick demo --output demo --overwrite
+
+lint: $(VENV)/.installed-dev  ## Style, types, layers.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## All quick tests, with a CPU alone in minutes.
+	$(BIN)/pytest -m 'not slow'
+
+clean:  ## Remove what the targets made.
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

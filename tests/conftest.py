@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cetpick.io.imod import coordinates_to_mod
+from cetpick.io.mrc import write_mrc
+from cetpick.io.tomograms import read_info
+from cetpick.records import Coordinates
+
+
+class TinySet:
+    """Two small tomograms of dark blobs in noise, easy enough to be learned in a few dozen steps."""
+
+    diameter = 160.0
+    voxel_size = 10.0
+    shape = (24, 96, 104)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.truth: dict[str, np.ndarray] = {}
+        for seed, name in enumerate(("one", "two")):
+            self.truth[name] = self._make(name, seed)
+        self.labels = folder / "one.mod"
+        info = read_info(self.path("one"))
+        table = Coordinates.from_points(self.truth["one"][:8]).table
+        coordinates_to_mod(self.labels, info, table, radius=self.diameter / 2)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.mrc"
+
+    def _make(self, name: str, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        grid = np.stack(np.meshgrid(*[np.arange(14, n - 10, 26) for n in self.shape[:0:-1]]), axis=-1).reshape(-1, 2)
+        centres = np.column_stack([grid + rng.uniform(-3, 3, grid.shape), rng.uniform(8, 15, len(grid))])
+        z, y, x = np.mgrid[tuple(slice(n) for n in self.shape)]
+        data = rng.normal(0, 1, self.shape)
+        for cx, cy, cz in centres:
+            data -= 4 * (np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) < 7)
+        write_mrc(self.path(name), data.astype(np.float32), voxel_size=self.voxel_size)
+        return rng.permutation(centres)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
+    return TinySet(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from cetpick.augment import apply_symmetry, apply_symmetry_to_points, vary_grey
+from cetpick.dataset import (
+    FAR,
+    KERNEL_CUT,
+    CropSampler,
+    TrainingVolume,
+    gaussian_targets,
+    kernel_cells,
+    to_cells,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_points_follow_the_voxels_through_every_symmetry(number: int) -> None:
+    bits = torch.tensor([bool(number & b) for b in (1, 2, 4, 8)])
+    shape = (4, 6, 6)
+    points = torch.tensor([[1, 2, 3], [5, 0, 0], [4, 4, 1]])
+    crop = torch.zeros(shape)
+    for i, (x, y, z) in enumerate(points.tolist()):
+        crop[z, y, x] = i + 1
+    turned = apply_symmetry(crop, bits)
+    moved = apply_symmetry_to_points(points.float(), bits, shape).long()
+    assert [turned[z, y, x].item() for x, y, z in moved.tolist()] == [1, 2, 3]
+
+
+def test_grey_values_vary_within_their_bounds() -> None:
+    crops = torch.ones(200, 1, 2, 4, 4)
+    plain = vary_grey(crops, torch.Generator().manual_seed(0), contrast=0.2, shift=0.0, noise=0.0)
+    assert plain.min() >= 0.8
+    assert plain.max() <= 1.2
+    assert plain.flatten(1).std(dim=1).max() < 1e-6
+    noisy = vary_grey(crops, torch.Generator().manual_seed(0), contrast=0.0, shift=0.0, noise=0.5)
+    spread = noisy.flatten(1).std(dim=1)
+    assert 0.35 < (spread > 1e-6).float().mean() < 0.65
+    assert spread.max() < 0.9
+
+
+def test_cells_hold_their_voxels() -> None:
+    centres = torch.tensor([[0.0, 0.0, 0.0], [0.5, 2.5, 3.0]])
+    assert to_cells(centres, (1, 2, 2)).tolist() == [[-0.25, -0.25, 0.0], [0.0, 1.0, 3.0]]
+
+
+def test_targets_equal_the_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    shape, sigma = (6, 8, 9), (0.8, 1.1, 1.3)
+    centres = torch.tensor(rng.uniform(-2, 10, (2, 4, 3)), dtype=torch.float32)
+    centres[1, 2:] = FAR
+    heatmap = gaussian_targets(centres, shape, sigma)
+    expected = np.zeros((2, *shape))
+    for b in range(2):
+        for x, y, z in centres[b].double().tolist():
+            for k, j, i in np.ndindex(shape):
+                value = np.exp(-(((i - x) / sigma[2]) ** 2 + ((j - y) / sigma[1]) ** 2 + ((k - z) / sigma[0]) ** 2) / 2)
+                if value >= KERNEL_CUT:
+                    expected[b, k, j, i] = max(expected[b, k, j, i], value)
+        for x, y, z in centres[b].double().tolist():
+            i, j, k = round(x), round(y), round(z)
+            if 0 <= i < shape[2] and 0 <= j < shape[1] and 0 <= k < shape[0]:
+                expected[b, k, j, i] = 1
+    np.testing.assert_allclose(heatmap[:, 0].numpy(), expected, atol=2e-5)
+
+
+def test_kernel_cells_are_those_a_lone_target_fills() -> None:
+    sigma = (0.8, 1.0, 1.25)
+    lone = gaussian_targets(torch.tensor([[[10.0, 10.0, 10.0]]]), (21, 21, 21), sigma)
+    assert kernel_cells(sigma) == int((lone > 0).sum())
+
+
+def volume(shape: tuple[int, int, int], centres: list[tuple[float, float, float]]) -> TrainingVolume:
+    """Each voxel holds its own index, each centre lies on a voxel."""
+    index = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return TrainingVolume.prepare(index, None, np.array(centres, float).reshape(-1, 3), crop=(4, 8, 8), device=CPU)
+
+
+def test_crops_show_the_voxels_at_their_centres() -> None:
+    centres = [(10, 20, 5), (30, 3, 11), (0, 0, 0)]
+    source = volume((12, 24, 40), centres)
+    values = {float(source.voxels[z, y, x]) for x, y, z in centres}
+    sampler = CropSampler([source], crop=(4, 8, 8), labelled=0.5, generator=torch.Generator().manual_seed(0))
+    batch = sampler.draw(200)
+    assert batch.crops.shape == batch.valid.shape == (200, 1, 4, 8, 8)
+    seen = 0
+    for crop, points in zip(batch.crops[:, 0], batch.centres, strict=True):
+        inside = ((points >= 0) & (points < torch.tensor([8, 8, 4]))).all(dim=1)
+        for x, y, z in points[inside].long().tolist():
+            assert float(crop[z, y, x]) in values
+            seen += 1
+    assert seen > 80  # every second crop holds at least its own label
+
+
+def test_uniform_crops_reach_every_corner() -> None:
+    source = volume((6, 12, 12), [])
+    sampler = CropSampler([source], crop=(4, 8, 8), labelled=0.0, generator=torch.Generator().manual_seed(0))
+    seen = torch.cat([sampler.draw(100).crops.flatten() for _ in range(5)]).unique()
+    assert len(seen) == 6 * 12 * 12
+
+
+def test_a_volume_smaller_than_the_crop_is_padded_and_said_invalid() -> None:
+    source = volume((2, 8, 6), [(1, 1, 1)])
+    assert source.voxels.shape == (4, 8, 8)
+    assert int(source.valid.sum()) == 2 * 8 * 6
+
+
+def test_the_same_seed_draws_the_same_crops() -> None:
+    source = volume((12, 24, 40), [(10, 20, 5)])
+    draws = [
+        CropSampler([source], crop=(4, 8, 8), labelled=0.5, generator=torch.Generator().manual_seed(3)).draw(8)
+        for _ in range(2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))

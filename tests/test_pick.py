@@ -1,0 +1,235 @@
+"""`train` and `pick` from the command line, on a tiny set."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+
+from cetpick.cli import main
+from cetpick.io.coordinates import read_coordinates
+from cetpick.io.imod import read_mod
+from cetpick.io.mrc import write_mrc
+from cetpick.io.star import read_star
+from tests.conftest import TinySet
+
+FAST = ["--steps", "40", "--count-hint", "12", "--quiet", "--threads", "2"]
+
+
+def cetpick(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def results(tiny: TinySet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Picks of tomogram `two` after training on `one`."""
+    output = tmp_path_factory.mktemp("pick") / "out"
+    command = [sys.executable, "-c", "from cetpick.cli import main; main()", "pick", str(tiny.path("two"))]
+    command += ["--train", str(tiny.path("one")), "--labels", str(tiny.labels), "--diameter", str(tiny.diameter)]
+    run = subprocess.run([*command, "-o", str(output), *FAST], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "two: " in run.stdout
+    assert str(output / "run.json") in run.stdout
+    return output
+
+
+def test_outputs_agree_with_each_other(results: Path, tiny: TinySet) -> None:
+    assert sorted(p.name for p in results.iterdir()) == [
+        "candidates",
+        "model.safetensors",
+        "particles.star",
+        "run.json",
+        "two.csv",
+        "two.mod",
+    ]
+    table = pd.read_csv(results / "two.csv")
+    assert list(table.columns)[:4] == ["x", "y", "z", "score"]
+    candidates = pd.read_csv(results / "candidates" / "two.csv")
+    record = json.loads((results / "run.json").read_text())
+    assert len(table) == record["tomograms"]["two"]["picks"] > 0
+    assert (candidates["score"] >= record["threshold"]).sum() == len(table)
+    xyz = table[["x", "y", "z"]].to_numpy()
+    star = read_star(results / "particles.star")
+    (block,) = (b for b in star.values() if "rlnCoordinateX" in b)
+    np.testing.assert_allclose(block[[f"rlnCoordinate{a}" for a in "XYZ"]].astype(float), xyz, atol=1e-5)
+    assert set(block["rlnMicrographName"]) == {str(tiny.path("two"))}
+    (contour,) = read_mod(results / "two.mod").objects[0].contours
+    np.testing.assert_allclose(contour.points, xyz + np.array([0.5, 0.5, 0]), atol=1e-3)
+    np.testing.assert_allclose(contour.scores, table["score"], atol=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        assert cetpick(patch, "info", results / "two.mod", results / "model.safetensors") == 0
+
+
+def test_the_blobs_are_found(results: Path, tiny: TinySet) -> None:
+    candidates = pd.read_csv(results / "candidates" / "two.csv")
+    truth = tiny.truth["two"]
+    best = candidates[["x", "y", "z"]].to_numpy()[: len(truth)]
+    distance = np.linalg.norm(truth[:, None] - best[None], axis=2).min(axis=1)
+    assert (distance < 5).mean() > 0.9
+
+
+def test_run_record_tells_how_the_picks_were_made(results: Path, tiny: TinySet) -> None:
+    record = json.loads((results / "run.json").read_text())
+    assert record["settings"]["train"]["diameter"] == tiny.diameter
+    assert record["settings"]["train"]["steps"] == 40
+    assert record["device"].startswith(("cpu", "cuda"))
+    assert set(record["inputs"]) == {str(tiny.path("one")), str(tiny.path("two")), str(tiny.labels)}
+    assert all(len(entry["sha256"]) == 64 for entry in record["inputs"].values())
+    assert record["seconds"]["training"] > 0
+    assert record["training"]["labels"] == {"one": 8}
+    assert any("only 8 labels" in warning for warning in record["warnings"])
+
+
+def test_same_seed_same_picks_and_a_stored_model_needs_no_flags(
+    results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, *FAST]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "m.safetensors") == 0
+    assert (tmp_path / "m.run.json").exists()
+    capsys.readouterr()
+    model = tmp_path / "m.safetensors"
+    assert cetpick(monkeypatch, "pick", tiny.path("two"), "--model", model, "-o", tmp_path / "a", "--json", "-q") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["picks"]["two"] > 0
+    for name in ("two.csv", "candidates/two.csv"):
+        assert (tmp_path / "a" / name).read_text() == (results / name).read_text()
+
+
+def test_threshold_and_top(results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ["pick", tiny.path("two"), "--model", results / "model.safetensors", "-q"]
+    assert cetpick(monkeypatch, *common, "-o", tmp_path / "top", "--top", 3, "--threshold", 0) == 0
+    assert len(pd.read_csv(tmp_path / "top" / "two.csv")) == 3
+    assert cetpick(monkeypatch, *common, "-o", tmp_path / "none", "--threshold", 1) == 0
+    assert len(pd.read_csv(tmp_path / "none" / "two.csv")) == 0
+    assert len(read_coordinates(tmp_path / "none" / "two.mod")[0]) == 0
+    assert cetpick(monkeypatch, "info", tmp_path / "none" / "two.csv") == 0
+
+
+@pytest.mark.parametrize("voxel_size", [5.0, 13.48])
+def test_another_voxel_size_gives_the_same_places(
+    results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voxel_size: float
+) -> None:
+    """The scene of `two` resampled: the picks move with it."""
+    from scipy import ndimage
+
+    with mrcfile.open(tiny.path("two")) as file:
+        data = ndimage.gaussian_filter(file.data.astype(np.float32), 1.0)
+    write_mrc(tmp_path / "two.mrc", data, voxel_size=10.0)
+    size = [round(n * 10 / voxel_size) for n in data.shape]
+    places = np.meshgrid(*[(np.arange(n) + 0.5) * voxel_size / 10 - 0.5 for n in size], indexing="ij")
+    write_mrc(
+        tmp_path / "other.mrc", ndimage.map_coordinates(data, places, order=3, mode="nearest"), voxel_size=voxel_size
+    )
+    command = ["pick", tmp_path / "two.mrc", tmp_path / "other.mrc", "--model", results / "model.safetensors"]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "out", "-q", "--threshold", 0.1) == 0
+    a, b = (
+        (pd.read_csv(tmp_path / "out" / f"{name}.csv")[["x", "y", "z"]].to_numpy() + 0.5) * voxel
+        for name, voxel in (("two", 10.0), ("other", voxel_size))
+    )
+    assert len(a) > 5
+    working = tiny.diameter / 16
+    nearest = np.linalg.norm(a[:, None] - b[None], axis=2).min(axis=1)
+    assert np.median(nearest) < working / 2
+
+
+def test_one_broken_tomogram_fails_alone(
+    results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, constant = tmp_path / "broken.mrc", tmp_path / "constant.mrc"
+    broken.write_bytes(tiny.path("two").read_bytes()[:5000])
+    write_mrc(constant, np.zeros((24, 64, 64), np.float32), voxel_size=10.0)
+    command = ["pick", broken, tiny.path("two"), constant, "--model", results / "model.safetensors"]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "out", "-q") == 1
+    err = capsys.readouterr().err
+    assert f"failed: {broken}" in err
+    assert f"failed: {constant}" in err
+    assert (tmp_path / "out" / "two.csv").read_text() == (results / "two.csv").read_text()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert len(record["failures"]) == 2
+    assert not (tmp_path / "out" / "constant.mod").exists()
+
+
+TRAIN = ["two.mrc", "--train", "one.mrc"]
+GOOD = [*TRAIN, "--labels", "one.mod", "-d", "160"]
+BAD_USAGE = {
+    "no model, no labels": ["two.mrc"],
+    "no diameter": GOOD[:-2],
+    "diameter in nanometre": [*GOOD[:-1], "2.5"],
+    "model and labels": [*GOOD, "--model", "m.safetensors"],
+    "missing tomogram": ["nowhere.mrc", *GOOD[1:]],
+    "missing labels": [*TRAIN, "--labels", "nowhere.mod", "-d", "160"],
+    "labels are no labels": [*TRAIN, "--labels", "two.mrc", "-d", "160"],
+    "a model that is none": ["two.mrc", "--model", "one.mod"],
+    "no such device": [*GOOD, "--device", "cuda:99"],
+    "odd device": [*GOOD, "--device", "gpu"],
+    "relion5 without tomograms.star": [*GOOD, "--star", "relion5"],
+    "the same tomogram twice": ["two.mrc", *GOOD],
+    "labels outside": [*TRAIN, "--labels", "far.csv", "-d", "160"],
+    "two labels": [*TRAIN, "--labels", "few.csv", "-d", "160"],
+    "truncated training tomogram": ["two.mrc", "--train", "cut.mrc", "--labels", "one.mod", "-d", "160"],
+    "threshold of 5": [*GOOD, "--threshold", "5"],
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_USAGE.values(), ids=BAD_USAGE.keys())
+def test_unusable_input_ends_at_once_with_one_message_and_writes_nothing(
+    arguments: list[str],
+    tiny: TinySet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("one.mrc", "two.mrc", "one.mod"):
+        shutil.copy(tiny.folder / name, tmp_path)
+    (tmp_path / "far.csv").write_text("x,y,z\n" + "".join(f"{5000 + i},10,10\n" for i in range(8)))
+    (tmp_path / "few.csv").write_text("x,y,z\n20,20,10\n60,60,10\n")
+    (tmp_path / "cut.mrc").write_bytes((tmp_path / "one.mrc").read_bytes()[:9000])
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert cetpick(monkeypatch, "pick", *arguments, "-o", "out") == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") or "\nerror: " in captured.err
+    assert captured.err.count("error: ") == 1
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_earlier_results_are_kept_unless_told(results: Path, tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    command = ["pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", results]
+    assert cetpick(monkeypatch, *command) == 2
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_inverted_contrast_and_another_scale_are_said(
+    results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mrcfile.open(tiny.path("two")) as file:
+        write_mrc(tmp_path / "bright.mrc", -file.data, voxel_size=25.0)
+    command = ["pick", tmp_path / "bright.mrc", "--model", results / "model.safetensors", "-o", tmp_path / "out", "-q"]
+    assert cetpick(monkeypatch, *command) == 0
+    err = capsys.readouterr().err
+    assert "protein seems bright here but was dark in training" in err
+    assert "25 angstrom a voxel, but the model was trained at 10" in err
+
+
+def test_paper_mode_runs_through(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter]
+    assert cetpick(monkeypatch, *command, "--mode", "paper", "--steps", 3, "-o", tmp_path / "out", "-q") == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["model"]["mode"] == "paper"
+    assert record["model"]["voxel_size"] == [20.0, 10.0, 10.0]
+    assert record["training"]["clamped_share"] is not None
+    assert len(read_coordinates(tmp_path / "out" / "candidates" / "two.csv")[0]) > 0

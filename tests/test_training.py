@@ -1,0 +1,148 @@
+"""Training on a tiny set: it learns, repeats itself, and says what is wrong."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cetpick.checkpoint import load_model, save_model
+from cetpick.config import ModelSettings, ParticleClass, TrainSettings
+from cetpick.errors import CetpickWarning, InputError, TrainingError
+from cetpick.io.coordinates import read_coordinates
+from cetpick.io.model import read_settings
+from cetpick.io.tomograms import read_tomogram
+from cetpick.modes.default import DefaultRecipe
+from cetpick.records import Coordinates, Grid, TomogramInfo
+from cetpick.training import WeightAverage, check_labels, train
+from tests.conftest import TinySet
+
+CPU = torch.device("cpu")
+SMALL = {"steps": 8, "crops": 4, "crop": (6, 32, 32)}
+
+
+def labelled(tiny: TinySet) -> list[Any]:
+    tomogram = read_tomogram(tiny.path("one"))
+    return [(tomogram, read_coordinates(tiny.labels, tomograms=[tomogram.info])[0])]
+
+
+@pytest.mark.filterwarnings("ignore:only 8 labels")
+@pytest.mark.parametrize("hidden", ["leave-out", "nnpu", "none"])
+def test_the_same_seed_gives_the_same_network(tiny: TinySet, hidden: Any) -> None:
+    settings = TrainSettings(diameter=tiny.diameter, hidden=hidden, count_hint=12, seed=5, **SMALL)
+    first, second = (train(labelled(tiny), settings, device=CPU) for _ in range(2))
+    for a, b in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert first.settings == second.settings
+    assert first.log == second.log
+    other = train(labelled(tiny), dataclasses.replace(settings, seed=6), device=CPU)
+    assert other.log[-1]["loss"] != first.log[-1]["loss"]
+
+
+def test_nothing_is_left_out_of_a_batch_beyond_what_hidden_particles_fill(tiny: TinySet) -> None:
+    settings = TrainSettings(diameter=tiny.diameter, count_hint=12, **(SMALL | {"steps": 20}))
+    with pytest.warns(CetpickWarning, match="only 8 labels"):
+        log = train(labelled(tiny), settings, device=CPU).log
+    left_out = [entry["left_out"] for entry in log]
+    assert left_out[:3] == [0, 0, 0]
+    # 4 hidden particles of about 100 cells in 12 x 41 x 37 / 4 cells, of a batch of 4 x 6 x 16 x 16
+    assert 0 < max(left_out) < 4 * 6 * 16 * 16 * 0.15
+
+
+def test_labels_are_checked_before_training(tmp_path: Path) -> None:
+    info = TomogramInfo(name="t", path=tmp_path / "t.mrc", grid=Grid(shape=(24, 96, 96), voxel_size=10))
+    two = Coordinates.from_points([(5, 5, 5), (50, 50, 10)], source=tmp_path / "t.mod")
+    with pytest.raises(InputError, match=r"t\.mod: too few labels\n.*\n  found: 2"):
+        check_labels([(info, two)], 160)
+    three = Coordinates.from_points(np.eye(3) * 10)
+    with pytest.warns(CetpickWarning, match="only 3 labels"):
+        check_labels([(info, three)], 160)
+    with pytest.warns(CetpickWarning), pytest.raises(InputError, match="a diameter below 240 angstrom"):
+        check_labels([(info, three)], 300)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: DefaultRecipe, step: int) -> Any:
+        return next(self.network.parameters()).sum() * float("nan"), {}
+
+    monkeypatch.setattr(DefaultRecipe, "loss", broken)
+    settings = TrainSettings(diameter=tiny.diameter, count_hint=12, **SMALL)
+    with pytest.warns(CetpickWarning), pytest.raises(TrainingError, match="nan in step 1"):
+        train(labelled(tiny), settings, device=CPU)
+
+
+def test_average_follows_weights_and_statistics() -> None:
+    network = torch.nn.BatchNorm1d(1)
+    average = WeightAverage(network, decay=0.5)
+    with torch.no_grad():
+        network.weight.fill_(3)
+        network.num_batches_tracked.fill_(7)
+    average.update(network)
+    average.update(network)
+    averaged = average.network()
+    # 1 -> (1 + 9 * 3) / 10 = 2.8, then decay 2 / 11: 2.8 * 2 / 11 + 3 * 9 / 11
+    assert averaged.weight.item() == pytest.approx(2.8 * 2 / 11 + 3 * 9 / 11)
+    assert averaged.num_batches_tracked.item() == 7
+    assert not averaged.training
+
+
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_a_model_file_rebuilds_its_network(tmp_path: Path, mode: Any) -> None:
+    from cetpick.checkpoint import build_network
+
+    settings = ModelSettings(
+        mode=mode,
+        classes=(ParticleClass(name="ribosome", diameter=250),),
+        voxel_size=(30, 15, 15),
+        threshold=0.31,
+        count=123.5,
+        provenance={"labels": 12},
+    )
+    network = build_network(settings).eval()
+    path = tmp_path / "m.safetensors"
+    save_model(path, network, settings)
+    loaded, found = load_model(path, CPU)
+    assert found == settings == read_settings(path)
+    crop = torch.randn(1, 1, 5, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(network(crop).heatmap, loaded(crop).heatmap)
+
+
+def test_bad_model_files_are_refused(tmp_path: Path) -> None:
+    good = tmp_path / "good.safetensors"
+    settings = ModelSettings(classes=(ParticleClass(diameter=250),), voxel_size=(30, 15, 15))
+    from cetpick.checkpoint import build_network
+
+    save_model(good, build_network(settings), settings)
+    content = good.read_bytes()
+    path = tmp_path / "bad.safetensors"
+    rng = np.random.default_rng(0)
+    wrong = {
+        "empty": b"",
+        "text": b"hello",
+        "truncated": content[: len(content) // 2],
+        "random": rng.bytes(5000),
+        "huge header": b"\xff" * 8 + content[8:],
+        "later version": content.replace(b'\\"format_version\\": 1', b'\\"format_version\\": 9'),
+        "other width": content.replace(b'\\"width\\": 16', b'\\"width\\": 24'),
+        "bad diameter": content.replace(b'\\"diameter\\": 250', b'\\"diameter\\": -50'),
+        "unknown setting": content.replace(b'\\"width\\"', b'\\"witdh\\"'),
+    }
+    for what, data in wrong.items():
+        assert data != content, what
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"bad\.safetensors"):
+            load_model(path, CPU)
+    with pytest.raises(InputError, match="no such model file"):
+        load_model(tmp_path / "missing.safetensors", CPU)
+
+
+def test_settings_check_themselves() -> None:
+    for wrong in ({"diameter": 0.25}, {"diameter": float("nan")}, {"diameter": 250, "seed": -1}):
+        with pytest.raises(InputError, match="unusable setting"):
+            TrainSettings(**wrong)
+    for bad in ({"count_hint": 0}, {"steps": 0}, {"mode": "papre"}, {"hidden": "maybe"}):
+        with pytest.raises(InputError, match="unusable setting"):
+            TrainSettings(diameter=250, **bad)
