@@ -59,10 +59,10 @@ class ModelSettings:
         separation: centres nearer than this fraction of the diameter are one particle.
         floor: candidates below this score are not kept.
         threshold: the score from which a candidate is a pick, as chosen in training.
-        count: particles estimated in a training tomogram.
+        count: particles in a training tomogram, estimated or as hinted.
         skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
         stored_voxel_size: angstrom a voxel of the training tomograms.
-        provenance: what the model was trained on: versions, files, seed, steps.
+        provenance: how the model was made: version, seed, steps, labels by tomogram.
     """
 
     mode: Mode = "default"
@@ -88,6 +88,12 @@ class ModelSettings:
     def diameter(self) -> float:
         """Angstrom, of the only class."""
         return self.classes[0].diameter
+
+    @property
+    def told(self) -> str:
+        """What a user wants to know of a trained model, in a few words."""
+        particles = f"about {self.count:.0f} particles a training tomogram, " if self.count else ""
+        return f"{particles}threshold {self.threshold:.3f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -42,7 +42,8 @@ def demo(
         "untrained network, best F1": result.untrained.best.f1,
     }
     if as_json:
-        opt.print_json({"f1": methods, "average_precision": result.cetpick.average_precision, **vars(result.picks)})
+        picks = vars(result.picks) | {"settings": result.picks.settings.to_dict()}
+        opt.print_json({"f1": methods, "average_precision": result.cetpick.average_precision, **picks})
         return
     typer.echo(f"{sum(result.picks.picks.values())} picks, {own.truths} particles, precision {own.precision:.2f}")
     for name, f1 in methods.items():

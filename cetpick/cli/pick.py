@@ -71,8 +71,10 @@ def pick(
             device=device, threads=threads, overwrite=overwrite, progress=reporter.step, picked=reporter.tomogram,
         )  # fmt: skip
     if as_json:
-        opt.print_json(vars(summary))
+        opt.print_json(vars(summary) | {"settings": summary.settings.to_dict()})
     else:
+        if summary.trained_on:
+            typer.echo(f"{summary.model}: {summary.settings.told}")
         for name, count in summary.picks.items():
             also = " (also trained on)" if name in summary.trained_on else ""
             typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{also}")

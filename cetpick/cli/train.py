@@ -51,4 +51,4 @@ def train(
     if as_json:
         opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})
     else:
-        typer.echo(f"{summary.model}: trained on {summary.labels} labels, threshold {summary.settings.threshold:.3f}")
+        typer.echo(f"{summary.model}: trained on {summary.labels} labels, {summary.settings.told}")

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from cetpick.config import ModelSettings
-from cetpick.errors import CetpickError, InputError
+from cetpick.errors import InputError
 
 FORMAT_VERSION = 1
 """Raised when the meaning of a stored setting or weight changes; `read_settings` then upgrades older files."""
@@ -33,7 +33,12 @@ def is_model(path: str | PathLike[str]) -> bool:
 
 
 def read_settings(path: str | PathLike[str]) -> ModelSettings:
-    """The settings of a model file, without its weights.
+    """The settings of a model file, without its weights; raises as read_header."""
+    return read_header(path)[1]
+
+
+def read_header(path: str | PathLike[str]) -> tuple[int, ModelSettings]:
+    """Format version and settings of a model file.
 
     Raises:
         InputError: missing, no safetensors, not cetpick's, of a later version, or with unusable settings.
@@ -53,12 +58,12 @@ def read_settings(path: str | PathLike[str]) -> ModelSettings:
                 found=version,
                 cure="upgrade cetpick",
             )
-        return ModelSettings.from_dict(header["settings"])
+        return version, ModelSettings.from_dict(header["settings"])
     except InputError as error:
         if error.file is None:
             raise InputError(f"the model's settings are unusable: {error.problem}", file=path, cure=CURE) from None
         raise
-    except (SafetensorError, CetpickError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         found = f"{type(error).__name__}: {error}"
         raise InputError(
             "not a cetpick model", file=path, expected="safetensors with cetpick's header", found=found, cure=CURE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.coordinates import HANDLERS, read_coordinates, recognise
-from cetpick.io.model import is_model, read_settings
+from cetpick.io.model import is_model, read_header
 from cetpick.io.mrc import reading
 from cetpick.io.star import read_star
 from cetpick.io.tomograms import COMPRESSED_ENDINGS, ENDINGS, read_info
@@ -144,11 +142,9 @@ def describe_model(path: Path) -> Description:
     """Describe a model file; lengths in angstrom, the working voxel size along x, y, z.
 
     Raises:
-        InputError: as of read_settings.
+        InputError: as of read_header.
     """
-    settings = read_settings(path)
-    with safe_open(path, framework="np") as file:
-        version = json.loads(file.metadata()["cetpick"])["format_version"]
+    version, settings = read_header(path)
     return {
         "file": str(path),
         "kind": "model",

@@ -49,6 +49,7 @@ class PickSummary:
     Attributes:
         output: folder.
         model: the model used.
+        settings: of the model.
         threshold: scores from here on are picks.
         picks: number of picks by tomogram.
         candidates: number of candidates by tomogram.
@@ -59,6 +60,7 @@ class PickSummary:
 
     output: Path
     model: Path
+    settings: ModelSettings
     threshold: float
     picks: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
@@ -142,7 +144,9 @@ def run_pick(
             record.add_inputs([model])
             record.values |= {"device": device_name(resolved), "model": model_settings}
         threshold = model_settings.threshold if settings.threshold is None else settings.threshold
-        summary = PickSummary(output=output, model=used, threshold=threshold, trained_on=trained_on)
+        summary = PickSummary(
+            output=output, model=used, settings=model_settings, threshold=threshold, trained_on=trained_on
+        )
         if training is not None:
             summary.files.append(used)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cetpick import __version__
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
@@ -95,6 +96,9 @@ def train_and_save(
     with record.timed("training"):
         examples = [(read_tomogram(info), coordinates) for info, coordinates in labelled]
         trained = train(examples, settings, device=resolved, progress=progress)
+    labels = {info.name: len(coordinates) for info, coordinates in labelled}
+    provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), "labels": labels}
+    trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
     last = trained.log[-1]
     record.values |= {
         "device": device_name(resolved),
@@ -102,7 +106,7 @@ def train_and_save(
         "model": trained.settings,
         "training": {
             "steps": len(trained.log),
-            "labels": {info.name: len(coordinates) for info, coordinates in labelled},
+            "labels": labels,
             "final": last,
             "clamped_share": _share(trained.log, "clamped"),
             "curve": trained.log[:: max(1, len(trained.log) // 200)],
