@@ -14,15 +14,9 @@ from cetpick.config import ModelSettings
 from cetpick.errors import InputError
 from cetpick.io.atomic import replacing
 from cetpick.io.model import CURE, read_settings, to_metadata
+from cetpick.networks.build import build_network
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
-
-
-def build_network(settings: ModelSettings) -> DefaultNetwork | PaperNetwork:
-    """The untrained network that `settings` describe."""
-    if settings.mode == "paper":
-        return PaperNetwork(classes=len(settings.classes))
-    return DefaultNetwork(classes=len(settings.classes), width=settings.width, fused=settings.fused)
 
 
 def save_model(path: str | PathLike[str], network: nn.Module, settings: ModelSettings) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from cetpick.errors import InputError
 
 Mode = Literal["default", "paper"]
-Hidden = Literal["leave-out", "nnpu", "none"]
+Hidden = Literal["peaks", "leave-out", "nnpu", "none"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 20.0, 5000.0
@@ -123,8 +123,9 @@ class TrainSettings:
         crops: crops a step.
         crop: (z, y, x) voxels of the working grid.
         learning_rate: peak of the cosine schedule of AdamW.
-        hidden: how unlabelled particles are kept from being learned as background: the expected number of
-            highest-scoring unlabelled cells is left out of the loss, or soft-label nnPU, or none.
+        hidden: how unlabelled particles are kept from being learned as background: `peaks` leaves out the places that
+            two scouts agree on (scouting.py), `leave-out` the expected number of highest-scoring cells of each batch,
+            `nnpu` is soft-label non-negative PU risk, `none` learns everything unlabelled as background.
         count_hint: expected particles a tomogram, None to estimate it.
         voxels_per_diameter: working voxels along a diameter, in x and y.
         seed: of everything random.
@@ -136,7 +137,7 @@ class TrainSettings:
     crops: int = 8
     crop: tuple[int, int, int] = (12, 64, 64)
     learning_rate: float = 2e-3
-    hidden: Hidden = "leave-out"
+    hidden: Hidden = "peaks"
     count_hint: float | None = None
     voxels_per_diameter: float = 16.0
     seed: int = 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cetpick.augment import apply_symmetry, apply_symmetry_to_points, draw_symmetry
-from cetpick.geometry import Points
+from cetpick.geometry import Points, rescale
+from cetpick.preprocess import Prepared
+from cetpick.records import Tomogram
 
 KERNEL_CUT = 0.05
 """Below this a target Gaussian is no longer the particle's zone."""
@@ -27,16 +29,48 @@ class Batch(NamedTuple):
         crops: (B, 1, z, y, x) normalised grey values.
         valid: like crops, 1 where there is data, 0 in padding.
         centres: (B, N, 3) x, y, z of the labels in voxels of the crop; unused places lie FAR away.
+        doubtful: like centres, for the places that are neither positive nor negative.
         uniform: (B,) True for crops drawn anywhere, False for those around a label.
     """
 
     crops: Tensor
     valid: Tensor
     centres: Tensor
+    doubtful: Tensor
     uniform: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A training tomogram on the working grid, and what is known of it.
+
+    Attributes:
+        tomogram: as stored.
+        prepared: on the working grid.
+        labels: (n, 3) x, y, z of labelled particles, stored voxels.
+        doubtful: (m, 3) places that are neither positive nor negative, stored voxels.
+    """
+
+    tomogram: Tomogram
+    prepared: Prepared
+    labels: Points
+    doubtful: Points = field(default_factory=lambda: np.empty((0, 3)))
+
+    @property
+    def voxel_size(self) -> float:
+        """Angstrom a stored voxel."""
+        return self.tomogram.info.grid.voxel_size
+
+    def on_working_grid(self, stored: Points) -> Points:
+        """Points (n, 3) x, y, z in stored voxels, in voxels of the working grid."""
+        columns = [
+            rescale(stored, from_voxel_size=self.voxel_size, to_voxel_size=size)[:, axis]
+            for axis, size in enumerate(self.prepared.voxel_size[::-1])
+        ]
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingVolume:
     """A prepared tomogram on the device.
 
@@ -44,30 +78,27 @@ class TrainingVolume:
         voxels: (z, y, x) normalised grey values, at least as large as a crop.
         valid: (z, y, x) float, 1 where there is data.
         centres: (n, 3) x, y, z of the labels, voxels.
+        doubtful: (m, 3) x, y, z of places that may well be unlabelled particles, voxels.
     """
 
     voxels: Tensor
     valid: Tensor
     centres: Tensor
+    doubtful: Tensor
 
     @classmethod
-    def prepare(
-        cls,
-        volume: NDArray[np.float32],
-        valid: NDArray[np.bool_] | None,
-        centres: Points,
-        *,
-        crop: tuple[int, int, int],
-        device: torch.device,
-    ) -> TrainingVolume:
-        """Pad a volume (z, y, x) to the crop's size at least and move it to the device."""
+    def place(cls, example: Example, *, crop: tuple[int, int, int], device: torch.device) -> TrainingVolume:
+        """Pad an example to the size of a crop (z, y, x) at least and move it to the device."""
+        volume, valid = example.prepared.volume, example.prepared.valid
         present = np.ones(volume.shape, bool) if valid is None else valid
         padding = [(0, max(0, c - n)) for c, n in zip(crop, volume.shape, strict=True)]
-        return cls(
-            voxels=torch.from_numpy(np.pad(volume, padding)).to(device),
-            valid=torch.from_numpy(np.pad(present, padding).astype(np.float32)).to(device),
-            centres=torch.from_numpy(centres.astype(np.float32)).to(device),
-        )
+        arrays = {
+            "voxels": np.pad(volume, padding),
+            "valid": np.pad(present, padding),
+            "centres": example.on_working_grid(example.labels),
+            "doubtful": example.on_working_grid(example.doubtful),
+        }
+        return cls(**{name: torch.from_numpy(a.astype(np.float32)).to(device) for name, a in arrays.items()})
 
 
 class CropSampler:
@@ -111,7 +142,7 @@ class CropSampler:
 
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""
-        crops, valid, centres = [], [], []
+        crops, valid, centres, doubtful = [], [], [], []
         uniform = self._random(count) >= self.labelled if self._labels else torch.ones(count, dtype=torch.bool)
         for anywhere in uniform.tolist():
             volume, start = self._place(uniform=anywhere)
@@ -119,11 +150,16 @@ class CropSampler:
             bits = draw_symmetry(self.generator)
             crops.append(apply_symmetry(volume.voxels[window], bits))
             valid.append(apply_symmetry(volume.valid[window], bits))
-            shifted = volume.centres - torch.tensor(start[::-1], device=volume.centres.device)
-            centres.append(apply_symmetry_to_points(shifted, bits, self.crop))
-        filled = torch.nn.utils.rnn.pad_sequence(centres, batch_first=True, padding_value=FAR)
-        device = filled.device
-        return Batch(torch.stack(crops)[:, None], torch.stack(valid)[:, None], filled, uniform.to(device))
+            first = torch.tensor(start[::-1], device=volume.centres.device)
+            centres.append(apply_symmetry_to_points(volume.centres - first, bits, self.crop))
+            doubtful.append(apply_symmetry_to_points(volume.doubtful - first, bits, self.crop))
+        return Batch(
+            torch.stack(crops)[:, None],
+            torch.stack(valid)[:, None],
+            pad_sequence(centres, batch_first=True, padding_value=FAR),
+            pad_sequence(doubtful, batch_first=True, padding_value=FAR),
+            uniform.to(crops[0].device),
+        )
 
 
 def to_cells(centres: Tensor, stride: tuple[int, int, int]) -> Tensor:
@@ -143,6 +179,8 @@ def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[
     Returns:
         (B, 1, z, y, x).
     """
+    if not centres.shape[1]:
+        return centres.new_zeros((len(centres), 1, *shape))
     profiles = []
     for axis, (length, width) in enumerate(zip(shape, sigma, strict=True)):
         cells = torch.arange(length, device=centres.device, dtype=centres.dtype)

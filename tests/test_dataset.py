@@ -1,3 +1,6 @@
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +10,14 @@ from cetpick.dataset import (
     FAR,
     KERNEL_CUT,
     CropSampler,
+    Example,
     TrainingVolume,
     gaussian_targets,
     kernel_cells,
     to_cells,
 )
+from cetpick.preprocess import Exclusions, Prepared
+from cetpick.records import Grid, Tomogram, TomogramInfo
 
 CPU = torch.device("cpu")
 
@@ -72,10 +78,42 @@ def test_kernel_cells_are_those_a_lone_target_fills() -> None:
     assert kernel_cells(sigma) == int((lone > 0).sum())
 
 
-def volume(shape: tuple[int, int, int], centres: list[tuple[float, float, float]]) -> TrainingVolume:
-    """Each voxel holds its own index, each centre lies on a voxel."""
+def example(shape: tuple[int, int, int], centres: list[tuple[float, float, float]], **more: object) -> Example:
+    """A tomogram already on its working grid; each voxel holds its own index, each centre lies on a voxel."""
     index = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    return TrainingVolume.prepare(index, None, np.array(centres, float).reshape(-1, 3), crop=(4, 8, 8), device=CPU)
+    grid = Grid(shape=shape, voxel_size=10.0)
+    prepared = Prepared(
+        volume=index,
+        valid=None,
+        voxel_size=(10.0, 10.0, 10.0),
+        exclusions=Exclusions(not_finite=0, padding=0, total=index.size),
+    )
+    tomogram = Tomogram(info=TomogramInfo(name="t", path=Path("t.mrc"), grid=grid), data=index)
+    return Example(tomogram=tomogram, prepared=prepared, labels=np.array(centres, float).reshape(-1, 3), **more)
+
+
+def volume(shape: tuple[int, int, int], centres: list[tuple[float, float, float]], **more: object) -> TrainingVolume:
+    return TrainingVolume.place(example(shape, centres, **more), crop=(4, 8, 8), device=CPU)
+
+
+def test_labels_move_to_an_anisotropic_working_grid() -> None:
+    coarse = dataclasses.replace(example((4, 4, 4), []).prepared, voxel_size=(40.0, 20.0, 20.0))
+    moved = dataclasses.replace(example((4, 4, 4), []), prepared=coarse).on_working_grid(np.array([[0.5, 2.5, 1.5]]))
+    np.testing.assert_allclose(moved, [[0, 1, 0]])
+
+
+def test_doubtful_places_follow_the_voxels_as_labels_do() -> None:
+    source = volume((12, 24, 40), [(10, 20, 5)], doubtful=np.array([[11.0, 20, 5], [0, 0, 0]]))
+    values = {float(source.voxels[5, 20, 11]), float(source.voxels[0, 0, 0])}
+    sampler = CropSampler([source], crop=(4, 8, 8), labelled=1.0, generator=torch.Generator().manual_seed(0))
+    batch = sampler.draw(40)
+    seen = 0
+    for crop, points in zip(batch.crops[:, 0], batch.doubtful, strict=True):
+        inside = ((points >= 0) & (points < torch.tensor([8, 8, 4]))).all(dim=1)
+        for x, y, z in points[inside].long().tolist():
+            assert float(crop[z, y, x]) in values
+            seen += 1
+    assert seen > 30
 
 
 def test_crops_show_the_voxels_at_their_centres() -> None:

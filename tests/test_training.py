@@ -15,8 +15,10 @@ from cetpick.io.coordinates import read_coordinates
 from cetpick.io.model import read_settings
 from cetpick.io.tomograms import read_tomogram
 from cetpick.modes.default import DefaultRecipe
+from cetpick.networks.build import build_network
+from cetpick.optimisation import WeightAverage
 from cetpick.records import Coordinates, Grid, TomogramInfo
-from cetpick.training import WeightAverage, check_labels, train
+from cetpick.training import check_labels, train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
@@ -29,7 +31,7 @@ def labelled(tiny: TinySet) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:only 8 labels")
-@pytest.mark.parametrize("hidden", ["leave-out", "nnpu", "none"])
+@pytest.mark.parametrize("hidden", ["peaks", "leave-out", "nnpu"])
 def test_the_same_seed_gives_the_same_network(tiny: TinySet, hidden: Any) -> None:
     settings = TrainSettings(diameter=tiny.diameter, hidden=hidden, count_hint=12, seed=5, **SMALL)
     first, second = (train(labelled(tiny), settings, device=CPU) for _ in range(2))
@@ -42,13 +44,22 @@ def test_the_same_seed_gives_the_same_network(tiny: TinySet, hidden: Any) -> Non
 
 
 def test_nothing_is_left_out_of_a_batch_beyond_what_hidden_particles_fill(tiny: TinySet) -> None:
-    settings = TrainSettings(diameter=tiny.diameter, count_hint=12, **(SMALL | {"steps": 20}))
+    settings = TrainSettings(diameter=tiny.diameter, hidden="leave-out", count_hint=12, **(SMALL | {"steps": 20}))
     with pytest.warns(CetpickWarning, match="only 8 labels"):
         log = train(labelled(tiny), settings, device=CPU).log
     left_out = [entry["left_out"] for entry in log]
     assert left_out[:3] == [0, 0, 0]
     # 4 hidden particles of about 100 cells in 12 x 41 x 37 / 4 cells, of a batch of 4 x 6 x 16 x 16
     assert 0 < max(left_out) < 4 * 6 * 16 * 16 * 0.15
+
+
+@pytest.mark.filterwarnings("ignore:only 8 labels")
+def test_nnpu_is_seldom_clamped(tiny: TinySet) -> None:
+    """A clamp that always binds switches the unlabelled voxels off, as in the paper's code."""
+    settings = TrainSettings(diameter=tiny.diameter, hidden="nnpu", count_hint=12, **(SMALL | {"steps": 60}))
+    log = train(labelled(tiny), settings, device=CPU).log
+    clamped = np.mean([entry["clamped"] for entry in log])
+    assert clamped <= 0.5
 
 
 def test_labels_are_checked_before_training(tmp_path: Path) -> None:
@@ -90,8 +101,6 @@ def test_average_follows_weights_and_statistics() -> None:
 
 @pytest.mark.parametrize("mode", ["default", "paper"])
 def test_a_model_file_rebuilds_its_network(tmp_path: Path, mode: Any) -> None:
-    from cetpick.checkpoint import build_network
-
     settings = ModelSettings(
         mode=mode,
         classes=(ParticleClass(name="ribosome", diameter=250),),
@@ -113,8 +122,6 @@ def test_a_model_file_rebuilds_its_network(tmp_path: Path, mode: Any) -> None:
 def test_bad_model_files_are_refused(tmp_path: Path) -> None:
     good = tmp_path / "good.safetensors"
     settings = ModelSettings(classes=(ParticleClass(diameter=250),), voxel_size=(30, 15, 15))
-    from cetpick.checkpoint import build_network
-
     save_model(good, build_network(settings), settings)
     content = good.read_bytes()
     path = tmp_path / "bad.safetensors"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Reporter(Protocol):
     """What the workflows tell of their progress."""
 
-    def step(self, step: int, steps: int, log: Mapping[str, float]) -> None:
+    def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
         """A training step is done."""
 
     def tomogram(self, info: TomogramInfo, picks: int, candidates: int) -> None:
@@ -21,7 +21,7 @@ class Reporter(Protocol):
 
 
 class _Silent:
-    def step(self, step: int, steps: int, log: Mapping[str, float]) -> None:
+    def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
         pass
 
     def tomogram(self, info: TomogramInfo, picks: int, candidates: int) -> None:
@@ -45,10 +45,10 @@ def reporting(*, quiet: bool) -> Iterator[Reporter]:
             def __init__(self) -> None:
                 self.training = bar.add_task("training", total=None, visible=False)
 
-            def step(self, step: int, steps: int, log: Mapping[str, float]) -> None:
-                bar.update(self.training, completed=step, total=steps, visible=step < steps)
+            def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
+                bar.update(self.training, description=what, completed=step, total=steps, visible=step < steps)
                 if step == steps or (not console.is_terminal and step % 100 == 0):
-                    console.print(f"training: step {step} of {steps}, loss {log['loss']:.3f}")
+                    console.print(f"{what}: step {step} of {steps}, loss {log['loss']:.3f}")
 
             def tomogram(self, info: TomogramInfo, picks: int, candidates: int) -> None:
                 console.print(f"picked {info.name}: {picks} picks of {candidates} candidates")

@@ -1,4 +1,4 @@
-"""A training step of `default` mode: focal heatmap loss on random crops, likely hidden particles left out."""
+"""A training step of `default` mode: focal heatmap loss on random crops, doubtful places left out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cetpick.augment import vary_grey
-from cetpick.config import TrainSettings
-from cetpick.dataset import CropSampler, TrainingVolume, gaussian_targets, kernel_cells, to_cells
+from cetpick.config import ModelSettings, TrainSettings
+from cetpick.dataset import CropSampler, Example, TrainingVolume, gaussian_targets, kernel_cells, to_cells
 from cetpick.devices import autocast
 from cetpick.losses import NegativeRisk, leave_out_focal_loss, soft_label_nnpu
+from cetpick.networks.build import build_network
 from cetpick.networks.default import DefaultNetwork
 
 STEPS = 800
@@ -43,34 +44,35 @@ class DefaultRecipe:
 
     def __init__(
         self,
-        volumes: Sequence[TrainingVolume],
+        examples: Sequence[Example],
         *,
-        diameter: tuple[float, float, float],
         settings: TrainSettings,
-        network: DefaultNetwork,
+        model: ModelSettings,
         count: float,
-        generator: torch.Generator,
         device: torch.device,
     ) -> None:
-        """Prepare training on `volumes`.
+        """Prepare training.
 
         Args:
-            volumes: prepared tomograms with their labels.
-            diameter: of the particle along (z, y, x), in voxels of the working grid.
-            settings: batch, schedule, treatment of hidden particles.
-            network: untrained.
-            count: expected particles in all volumes together, labelled ones included.
-            generator: for everything random; on the CPU.
-            device: of the volumes and the network.
+            examples: prepared tomograms with their labels.
+            settings: batch, schedule, treatment of hidden particles, seed.
+            model: working grid and network.
+            count: expected particles in all examples together, labelled ones included.
+            device: to train on.
         """
-        self.settings, self.device, self.generator = settings, device, generator
-        self.network = network.to(device)
+        self.settings, self.device = settings, device
         self.steps = settings.steps or STEPS
-        self._sampler = CropSampler(volumes, crop=settings.crop, labelled=LABELLED_CROPS, generator=generator)
-        z, y, x = (SIGMA * d / s for d, s in zip(diameter, network.stride, strict=True))
+        network = build_network(model, seed=settings.seed)
+        assert isinstance(network, DefaultNetwork)
+        self.network = network.to(device)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        volumes = [TrainingVolume.place(e, crop=settings.crop, device=device) for e in examples]
+        self._sampler = CropSampler(volumes, crop=settings.crop, labelled=LABELLED_CROPS, generator=self._generator)
+        cell = [size * s for size, s in zip(model.voxel_size, network.stride, strict=True)]
+        z, y, x = (SIGMA * model.diameter / c for c in cell)
         self._sigma = (z, y, x)
         self._kernel = kernel_cells(self._sigma)
-        labels = sum(len(v.centres) for v in volumes)
+        labels = sum(len(e.labels) for e in examples)
         self._hidden, self._particles = max(0.0, count - labels), max(count, float(labels))
         self._cells = sum(float(v.valid.sum()) for v in volumes) / math.prod(network.stride)
         self._risk: NegativeRisk | None = None
@@ -87,7 +89,7 @@ class DefaultRecipe:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch; return its loss and what the log should know of it."""
         batch = self._sampler.draw(self.settings.crops)
-        crops = vary_grey(batch.crops, self.generator, contrast=0.2, shift=0.1, noise=0.5)
+        crops = vary_grey(batch.crops, self._generator, contrast=0.2, shift=0.1, noise=0.5)
         with autocast(self.device):
             logits = self.network(crops).heatmap
         logits = logits.float()
@@ -95,28 +97,33 @@ class DefaultRecipe:
         shape = (logits.shape[2], logits.shape[3], logits.shape[4])
         target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
         weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
+        doubtful = gaussian_targets(to_cells(batch.doubtful, stride), shape, self._sigma) > 0
+        weight = weight * ~(doubtful & (target <= 0))
         if self.settings.hidden == "nnpu":
             return self._nnpu(logits, target, weight, batch.uniform)
+        if self.settings.hidden != "leave-out":
+            return leave_out_focal_loss(logits, target, weight), {}
         left_out = self._left_out(target, weight) if step >= FIRST_LEAVE_OUT * self.steps else 0
         return leave_out_focal_loss(logits, target, weight, left_out), {"left_out": float(left_out)}
 
     def _left_out(self, target: Tensor, weight: Tensor) -> int:
         """Cells of the batch that hidden particles are expected to fill."""
-        if self.settings.hidden == "none":
-            return 0
         unlabelled = ((target <= 0) & (weight > 0)).sum().item()
         return int(self._hidden * self._kernel / self._cells * unlabelled)
 
     def _nnpu(self, logits: Tensor, target: Tensor, weight: Tensor, uniform: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Soft-label nnPU with priors from the expected count; the loss is per particle, to be of order one."""
-        centre_prior = self._particles / self._cells
+        """Soft-label nnPU with priors from the expected count; the loss is per hidden particle, to be of order one."""
+        # labelled cells are no part of the unlabelled ones, so the prior is that of the hidden particles
+        hidden = max(self._hidden, 1.0)
+        prior = hidden / self._cells
         result, self._risk = soft_label_nnpu(
             logits,
             target,
-            centre_prior,
-            centre_prior * (self._kernel - 1),
+            prior,
+            prior * (self._kernel - 1),
             self._risk,
             weight=weight,
             unlabelled_weight=weight * uniform[:, None, None, None, None],
+            centre_cost=self._particles / hidden,
         )
-        return result.loss / centre_prior, {"clamped": float(result.clamped)}
+        return result.loss / prior, {"clamped": float(result.clamped)}

@@ -10,21 +10,22 @@ import pandas as pd
 import torch
 
 from cetpick.baselines import difference_of_gaussians
-from cetpick.checkpoint import build_network, load_model
+from cetpick.checkpoint import load_model
 from cetpick.config import TrainSettings
 from cetpick.inference import find_candidates
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.tomograms import read_info, read_tomogram
 from cetpick.metrics import Result, Scene, evaluate
+from cetpick.networks.build import build_network
+from cetpick.optimisation import Progress
 from cetpick.preprocess import prepare
 from cetpick.simulate import demo_settings
-from cetpick.training import Progress
 from cetpick.workflows.pick import PickSummary, Training, run_pick
 from cetpick.workflows.simulate import SimulatedTomogram, run_simulate
 
 LABELS = 20
-STEPS = 500
-"""Enough for the small demo tomogram; a run of one's own takes more."""
+STEPS = 300
+"""Enough for the small tomograms of the demo; a run of one's own takes more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,7 @@ def run_demo(
     tomogram = read_tomogram(info)
     blobs = difference_of_gaussians(tomogram.data.astype(np.float32), diameter=2 * radius)
     _, model = load_model(picks.model, torch.device("cpu"))
-    torch.manual_seed(seed)
-    network = build_network(model).eval()
+    network = build_network(model, seed=seed).eval()
     guesses = find_candidates(network, prepare(tomogram, model), info.grid, model)
     return DemoResult(
         scenes=(train, test),

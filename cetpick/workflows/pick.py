@@ -17,9 +17,10 @@ from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.relion import Flavour, write_optimisation_set, write_particles
 from cetpick.io.table import write_table
 from cetpick.io.tomograms import read_tomogram
+from cetpick.optimisation import Progress
 from cetpick.preprocess import Exclusions, prepare
 from cetpick.records import Picks, TomogramInfo
-from cetpick.training import Progress, check_labels
+from cetpick.training import check_labels
 from cetpick.workflows.inputs import InputOptions, open_labelled, open_tomograms, warn_of_contrast, warn_of_scale
 from cetpick.workflows.record import RunRecord, describe_failures, prepare_output
 from cetpick.workflows.train import train_and_save

@@ -13,8 +13,9 @@ from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import InputError
 from cetpick.io.tomograms import read_tomogram
+from cetpick.optimisation import Progress
 from cetpick.records import Coordinates, TomogramInfo
-from cetpick.training import Progress, TrainedModel, check_labels, train
+from cetpick.training import TrainedModel, check_labels, train
 from cetpick.workflows.inputs import InputOptions, open_labelled
 from cetpick.workflows.record import RunRecord
 

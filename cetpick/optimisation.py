@@ -1,0 +1,97 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cetpick.errors import TrainingError
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called after each step with what is trained, the step (from 1), the number of steps, and the log of the step."""
+
+
+class Recipe(Protocol):
+    """What a mode brings to the loop; see modes.default and modes.paper.
+
+    Attributes:
+        network: to be trained, on the device.
+        steps: optimiser steps.
+        averaging: decay of the moving average of the weights that is kept for inference, 0 for none.
+        gradient_norm: gradients are scaled down to this norm.
+    """
+
+    network: Any
+    steps: int
+    averaging: float
+    gradient_norm: float
+
+    def optimizer(self) -> tuple[Optimizer, LRScheduler]:
+        """The optimiser and its schedule, stepped together."""
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Draw a batch; return its loss and what the log should know of it."""
+
+
+def optimise(
+    recipe: Recipe, progress: Progress | None = None, *, what: str = "training"
+) -> tuple[Any, list[dict[str, float]]]:
+    """Take all steps of a recipe; return the averaged network in eval mode and one log entry a step.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite.
+    """
+    optimizer, schedule = recipe.optimizer()
+    average = WeightAverage(recipe.network, decay=recipe.averaging)
+    log: list[dict[str, float]] = []
+    recipe.network.train()
+    for step in range(recipe.steps):
+        loss, entry = recipe.loss(step)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in step {step + 1} of {what}",
+                cure="train again with another --seed; if it recurs, check the tomogram for extreme values",
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
+        optimizer.step()
+        schedule.step()
+        average.update(recipe.network)
+        log.append({"step": step + 1, "loss": loss.item(), **entry})
+        if progress is not None:
+            progress(what, step + 1, recipe.steps, log[-1])
+    return average.network(), log
+
+
+class WeightAverage:
+    """Exponential moving average of weights and batch statistics; young averages forget faster."""
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        """Average `network`; with a decay of 0 the average is the latest state."""
+        self.decay, self._steps = decay, 0
+        self._source = network
+        self._state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take one more state into the average."""
+        self._steps += 1
+        decay = min(self.decay, self._steps / (self._steps + 9))
+        for name, value in network.state_dict().items():
+            if value.dtype.is_floating_point:
+                self._state[name].lerp_(value, 1 - decay)
+            else:
+                self._state[name].copy_(value)
+
+    def network(self) -> Any:
+        """A copy of the network with the averaged state, in eval mode."""
+        averaged = copy.deepcopy(self._source)
+        averaged.load_state_dict(self._state)
+        return averaged.eval()
