@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers.
 	$(BIN)/lint-imports
 
 test: lint  ## All quick tests, with a CPU alone in minutes.
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest
 
 clean:  ## Remove what the targets made.
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -69,7 +69,7 @@ def estimate_count(ranks: ArrayLike) -> float:
         ranks: (n,) see label_ranks; of several trainings pooled.
 
     Returns:
-        At least n, or n when no label was found.
+        0 when too few labels were found to tell.
     """
     ranked = np.sort(np.asarray(ranks, np.float64))
     labels = len(ranked)
@@ -77,9 +77,9 @@ def estimate_count(ranks: ArrayLike) -> float:
     lower = recall - np.sqrt((recall * (1 - recall) + 1 / labels) / labels)
     usable = np.isfinite(ranked) & (lower > 0)
     if not usable.any():
-        return float(labels)
+        return 0.0
     best = int(np.argmin(np.divide(ranked, lower, out=np.full(labels, np.inf), where=usable)))
-    return max(float(labels), float(ranked[best] / recall[best]))
+    return float(ranked[best] / recall[best])
 
 
 def choose_threshold(scores: ArrayLike, count: float) -> float:

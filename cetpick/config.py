@@ -147,7 +147,9 @@ class TrainSettings:
         _require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
         _require(self.hidden in get_args(Hidden), "hidden", self.hidden, " or ".join(get_args(Hidden)))
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
-        _require(self.count_hint is None or self.count_hint >= 1, "count-hint", self.count_hint, "at least 1")
+        _require(
+            self.count_hint is None or 1 <= self.count_hint < 1e7, "count-hint", self.count_hint, "1 to 10 million"
+        )
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or a positive integer")
 
 

@@ -140,6 +140,12 @@ class CropSampler:
         last = torch.tensor(volume.voxels.shape) - size
         return volume, torch.minimum(start.round().long().clamp(min=0), last).tolist()
 
+    def _near(self, points: Tensor, start: list[int]) -> Tensor:
+        """Those of the points (n, 3) whose targets can reach a crop, in voxels of the crop."""
+        shifted = points - torch.tensor(start[::-1], device=points.device)
+        size = torch.tensor(self.crop[::-1], device=points.device)
+        return shifted[((shifted > -size) & (shifted < 2 * size)).all(dim=1)]
+
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""
         crops, valid, centres, doubtful = [], [], [], []
@@ -150,9 +156,8 @@ class CropSampler:
             bits = draw_symmetry(self.generator)
             crops.append(apply_symmetry(volume.voxels[window], bits))
             valid.append(apply_symmetry(volume.valid[window], bits))
-            first = torch.tensor(start[::-1], device=volume.centres.device)
-            centres.append(apply_symmetry_to_points(volume.centres - first, bits, self.crop))
-            doubtful.append(apply_symmetry_to_points(volume.doubtful - first, bits, self.crop))
+            centres.append(apply_symmetry_to_points(self._near(volume.centres, start), bits, self.crop))
+            doubtful.append(apply_symmetry_to_points(self._near(volume.doubtful, start), bits, self.crop))
         return Batch(
             torch.stack(crops)[:, None],
             torch.stack(valid)[:, None],

@@ -149,7 +149,9 @@ def find_candidates(
         positions = refine(logits, cells)
     scores = 1 / (1 + np.exp(-logits[tuple(cells.T)].astype(np.float64)))
     working = (positions[:, ::-1] + 0.5) * network.stride[::-1] - 0.5
-    angstrom = (working + 0.5) * np.array(settings.voxel_size[::-1])
+    # the last cell of an odd axis is half padding, its centre on the very edge of the volume
+    edge = np.array(grid.size) * grid.voxel_size
+    angstrom = np.clip((working + 0.5) * np.array(settings.voxel_size[::-1]), 0, np.nextafter(edge, 0))
     keep = np.arange(len(scores))
     if prepared.valid is not None:
         last = np.array(prepared.valid.shape) - 1

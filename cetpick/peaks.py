@@ -13,13 +13,18 @@ from cetpick.geometry import Points
 def local_maxima(
     heatmap: NDArray[np.float32], *, floor: float, size: tuple[int, int, int] = (3, 3, 3)
 ) -> NDArray[np.intp]:
-    """Cells of a heatmap (z, y, x) that are the largest of the `size` cells around them and at least `floor`.
+    """Cells of a heatmap (z, y, x) that are the largest of the `size` (odd) cells around them and at least `floor`.
 
     Returns:
-        Indices (n, 3) along z, y, x. Of a plateau every cell is returned; distance suppression thins them.
+        Indices (n, 3) along z, y, x. Where neighbouring cells are equal only the first is a maximum, so that a flat
+        heatmap is no heap of candidates.
     """
-    largest = ndimage.maximum_filter(heatmap, size=size, mode="constant", cval=-np.inf)
-    return np.argwhere((heatmap == largest) & (heatmap >= floor))
+    before = np.zeros(size, bool)
+    before.flat[: before.size // 2] = True
+    after = before[::-1, ::-1, ::-1]
+    largest = heatmap > ndimage.maximum_filter(heatmap, footprint=before, mode="constant", cval=-np.inf)
+    largest &= heatmap >= ndimage.maximum_filter(heatmap, footprint=after, mode="constant", cval=-np.inf)
+    return np.argwhere(largest & (heatmap >= floor))
 
 
 def refine(heatmap: NDArray[np.float32], cells: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -150,13 +150,22 @@ class Picks:
         info: the tomogram.
         candidates: every peak that passed the distance suppression, columns x, y, z, score, class, by falling score.
         threshold: the score from which a candidate is a pick.
+        top: at most this many of them are, the best ones; None for all.
     """
 
     info: TomogramInfo
     candidates: pd.DataFrame
     threshold: float
+    top: int | None = None
 
     @property
     def accepted(self) -> pd.DataFrame:
         """The candidates that are picks, by falling score."""
-        return self.candidates[self.candidates["score"] >= self.threshold].reset_index(drop=True)
+        above = self.candidates[self.candidates["score"] >= self.threshold]
+        return (above if self.top is None else above.head(self.top)).reset_index(drop=True)
+
+    @property
+    def cut(self) -> float:
+        """The lowest score that is a pick when `top` decides, else the threshold."""
+        accepted = self.accepted
+        return float(accepted["score"].min()) if self.top is not None and len(accepted) == self.top else self.threshold

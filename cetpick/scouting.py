@@ -11,6 +11,7 @@ look-alikes above all, is background.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ from scipy.spatial import cKDTree
 from cetpick.calibration import estimate_count, label_ranks, label_scores, within
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.dataset import Example
+from cetpick.errors import CetpickWarning
 from cetpick.geometry import Points
 from cetpick.inference import find_candidates
 from cetpick.modes.default import DefaultRecipe
@@ -30,8 +32,14 @@ from cetpick.optimisation import Progress, optimise
 
 STEPS = 200
 """Of each scout."""
+LEFT_OUT = 0.7
+"""Share of the hidden particles whose number of best ranked places is left out: further down look-alikes prevail, and
+sparing those costs more than teaching some hidden particles as background."""
 SAME_PLACE = 0.3
 """Candidates of the two scouts nearer than this, in diameters, are one."""
+
+
+Ranks = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +49,19 @@ class Scouting:
     Attributes:
         count: estimated particles in all training tomograms together, labelled ones included.
         unlabelled: for each training tomogram (n, 3) x, y, z of its candidates away from labels, stored voxels.
-        ranks: like unlabelled, (n,) rank among those of all tomograms, 1 = the best; the mean of both scouts.
+        ranks: like unlabelled, (n,) rank among those of all tomograms, 1 = the best, the geometric mean of both
+            scouts; infinite where only one found something.
     """
 
     count: float
     unlabelled: list[Points]
-    ranks: list[NDArray[np.float64]]
+    ranks: list[Ranks]
 
-    def likeliest(self, number: int) -> list[Points]:
-        """The `number` best ranked candidates, by tomogram."""
+    def doubtful(self, hidden: float) -> list[Points]:
+        """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
+        number = round(LEFT_OUT * hidden)
         ranked = np.sort(np.concatenate(self.ranks))
+        ranked = ranked[np.isfinite(ranked)]
         limit = ranked[min(number, len(ranked)) - 1] if number > 0 and len(ranked) else 0.0
         return [points[ranks <= limit] for points, ranks in zip(self.unlabelled, self.ranks, strict=True)]
 
@@ -71,8 +82,7 @@ def scout(
         device: where.
         progress: told of every step.
     """
-    generator = np.random.default_rng(settings.seed)
-    halves = [generator.permutation(len(e.labels)) % 2 for e in examples]
+    halves = _halves([len(e.labels) for e in examples], settings.seed)
     steps = min(settings.steps or STEPS, STEPS)
     short = replace(settings, steps=steps, hidden="none")
     found, label_rank = [], []
@@ -80,9 +90,9 @@ def scout(
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
         network, _ = optimise(recipe, progress, what=f"scout {half + 1} of 2")
-        of_labels: list[NDArray[np.float64]] = []
+        of_labels: list[Ranks] = []
         places: list[Points] = []
-        scores: list[NDArray[np.float64]] = []
+        scores: list[Ranks] = []
         for example, h in zip(known, halves, strict=True):
             radius = model.diameter / 2 / example.voxel_size
             xyz, score = candidates(network, model, example)
@@ -93,13 +103,22 @@ def scout(
             scores.append(score[unknown])
         pooled = np.concatenate(scores)
         label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
-        found.append((places, [label_ranks(s, pooled) for s in scores]))
-    labels = sum(len(e.labels) for e in examples)
-    joined = [
-        _join(example, model.diameter, *scouts) for example, *scouts in zip(examples, *map(_pairs, found), strict=True)
-    ]
+        found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
+    joined = [_join(e, model.diameter, *scouts) for e, *scouts in zip(examples, *found, strict=True)]
+    ranks = np.concatenate(label_rank)
+    labels = len(ranks)
+    hidden = estimate_count(ranks)
+    if np.isinf(ranks).mean() > 0.5:
+        warnings.warn(
+            f"{np.isinf(ranks).sum()} of {labels} labels were not found again by a network trained on the others; the "
+            "estimated number of particles and the threshold mean little. Check the labels and the diameter, or label "
+            "more particles",
+            CetpickWarning,
+            stacklevel=2,
+        )
     return Scouting(
-        count=max(float(labels), estimate_count(np.concatenate(label_rank)) + labels / 2),
+        # each scout was shown half of the labels, which are not among the candidates it was counted with
+        count=max(float(labels), hidden + labels / 2),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],
     )
@@ -111,20 +130,23 @@ def candidates(network: Any, model: ModelSettings, example: Example) -> tuple[Po
     return table[["x", "y", "z"]].to_numpy(), table["score"].to_numpy()
 
 
-Ranked = tuple[Points, NDArray[np.float64]]
+def _halves(labels: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
+    """For the labels of each tomogram a 0 or 1, half of all labels each."""
+    order = np.random.default_rng(seed).permutation(sum(labels)) % 2
+    return np.split(order, np.cumsum(labels)[:-1])
 
 
-def _pairs(found: tuple[list[Points], list[NDArray[np.float64]]]) -> list[Ranked]:
-    return list(zip(*found, strict=True))
+def _join(
+    example: Example, diameter: float, first: tuple[Points, Ranks], second: tuple[Points, Ranks]
+) -> tuple[Points, Ranks]:
+    """Candidates of the first scout away from all labels, with the geometric mean of their ranks in both.
 
-
-def _join(example: Example, diameter: float, first: Ranked, second: Ranked) -> Ranked:
-    """Candidates of the first scout away from all labels, with the geometric mean of their ranks in both."""
+    What the second scout did not find ranks behind everything.
+    """
     away = ~within(first[0], example.labels, diameter / 2 / example.voxel_size)
     points, ranks = first[0][away], first[1][away]
-    lowest = float(second[1].max(initial=1.0))
-    others = np.full(len(points), lowest)
+    others = np.full(len(points), np.inf)
     if len(second[0]) and len(points):
         near = cKDTree(second[0]).query_ball_point(points, SAME_PLACE * diameter / example.voxel_size)
-        others = np.array([second[1][n].min(initial=lowest) for n in near])
+        others = np.array([second[1][n].min(initial=np.inf) for n in near])
     return points, np.sqrt(ranks * others)

@@ -235,7 +235,7 @@ DEMO_COUNTS = MappingProxyType(
     {"target": 80, "decoy": 80, "chain": 40, "barrel": 40, "sphere": 50, "small": 400, "gold": 8}
 )
 """In 560 cubes of the target's diameter."""
-PRESETS = MappingProxyType({"easy": (200.0, 0.5, 0.5), "normal": (100.0, 1.0, 1.0), "hard": (50.0, 1.25, 1.5)})
+PRESETS = MappingProxyType({"easy": (300.0, 0.2, 0.5), "normal": (200.0, 0.3, 1.6), "hard": (100.0, 1.0, 1.0)})
 """Dose, and how many decoys and other particles there are compared with DEMO_COUNTS."""
 
 

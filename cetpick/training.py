@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ FEWEST_LABELS = 3
 """Fewer labels than this are an error."""
 FEW_LABELS = 10
 """Fewer labels than this are worth a warning."""
+FEWEST_VOXELS = 4.0
+"""Stored voxels along a diameter; with fewer the diameter is a mistake of units, or the tomogram too coarse."""
 Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
 PAPER_THRESHOLD = 0.25
@@ -40,11 +43,13 @@ class TrainedModel:
         network: in eval mode, on the training device.
         settings: of the model file, with threshold and count.
         log: one dictionary a step.
+        recipe: settings of the final training beyond those given, for the record.
     """
 
     network: DefaultNetwork | PaperNetwork
     settings: ModelSettings
     log: list[dict[str, float]]
+    recipe: dict[str, Any]
 
 
 def model_settings(settings: TrainSettings, tomograms: Sequence[Tomogram]) -> ModelSettings:
@@ -83,8 +88,17 @@ def check_labels(labels: Sequence[tuple[TomogramInfo, Coordinates]], diameter: f
         )
     if total < FEW_LABELS:
         warnings.warn(f"only {total} labels; 20 to 50 pick more reliably", CetpickWarning, stacklevel=2)
-    for info, _ in labels:
+    for info, coordinates in labels:
         grid = info.grid
+        if diameter < FEWEST_VOXELS * grid.voxel_size:
+            raise InputError(
+                "the particle is too small for this tomogram",
+                file=info.path,
+                expected=f"a diameter of at least {FEWEST_VOXELS:g} voxels of {grid.voxel_size:g} angstrom",
+                found=f"{diameter:g} angstrom",
+                cure="give --diameter in angstrom (10 to a nanometre), or a tomogram with finer voxels",
+            )
+        warn_of_kinds(coordinates)
         shortest = min(grid.shape) * grid.voxel_size
         if diameter > shortest:
             raise InputError(
@@ -93,6 +107,26 @@ def check_labels(labels: Sequence[tuple[TomogramInfo, Coordinates]], diameter: f
                 expected=f"a diameter below {shortest:.0f} angstrom, its shortest side",
                 found=f"{diameter:g} angstrom at {grid.voxel_size:g} angstrom a voxel",
                 cure="check --diameter (angstrom) and the voxel size",
+            )
+
+
+def warn_of_kinds(labels: Coordinates) -> None:
+    """Warn when labels are of several classes or IMOD objects: all of them are trained on as one kind.
+
+    Warns:
+        CetpickWarning: with the number of each.
+    """
+    for column in ("class", "object"):
+        if column not in labels.table:
+            continue
+        kinds = labels.table[column].value_counts()
+        if len(kinds) > 1:
+            told = ", ".join(f"{name}: {count}" for name, count in kinds.items())
+            warnings.warn(
+                f"{labels.source}: labels of several kinds ({column} {told}) are all learned as one particle; "
+                "give a file with the particle alone if they are not",
+                CetpickWarning,
+                stacklevel=3,
             )
 
 
@@ -133,19 +167,25 @@ def train(
             device=device,
         )
         network, log = optimise(recipe, progress)
-        return TrainedModel(network=network, settings=replace(model, threshold=PAPER_THRESHOLD), log=log)
+        model = replace(model, threshold=PAPER_THRESHOLD)
+        return TrainedModel(network=network, settings=model, log=log, recipe=asdict(paper))
 
     hint = settings.count_hint
-    count = 0.0 if hint is None else hint * len(examples)
+    labels = sum(len(e.labels) for e in examples)
+    count = 0.0 if hint is None else max(hint * len(examples), float(labels))
+    if hint is not None and hint * len(examples) < labels:
+        warnings.warn(
+            f"--count-hint {hint:g} is below the number of labels; {count:g} is taken", CetpickWarning, stacklevel=2
+        )
     if hint is None or settings.hidden == "peaks":
         found = scout(settings, model, examples, device, progress)
         count = found.count if hint is None else count
         if settings.hidden == "peaks":
-            hidden = round(count) - sum(len(e.labels) for e in examples)
-            examples = [replace(e, doubtful=d) for e, d in zip(examples, found.likeliest(hidden), strict=True)]
+            examples = [replace(e, doubtful=d) for e, d in zip(examples, found.doubtful(count - labels), strict=True)]
     network, log = optimise(
         DefaultRecipe(examples, settings=settings, model=model, count=count, device=device), progress
     )
     scores = np.concatenate([candidates(network, model, example)[1] for example in examples])
     model = replace(model, count=count / len(examples), threshold=choose_threshold(scores, count))
-    return TrainedModel(network=network, settings=model, log=log)
+    told = {"count": count, "left_out_places": sum(len(e.doubtful) for e in examples)}
+    return TrainedModel(network=network, settings=model, log=log, recipe=told)

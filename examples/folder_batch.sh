@@ -7,11 +7,17 @@ model=${2:?model.safetensors}
 
 cetpick pick "$folder"/*.mrc --model "$model" --output "$folder/picks" ${CETPICK_OPTIONS:-}
 status=$?
+if [ "$status" -gt 1 ]; then
+    exit "$status"
+fi
 if [ "$status" -eq 1 ]; then
     echo "some tomograms failed; see \"failures\" in $folder/picks/run.json" >&2
 fi
 
 # Plain x y z text for a program that takes nothing else.
-cetpick convert "$folder/picks/particles.star" "$folder/coords" --format coords \
-    $(printf -- '--tomogram %s ' "$folder"/*.mrc)
+tomograms=()
+for tomogram in "$folder"/*.mrc; do
+    tomograms+=(--tomogram "$tomogram")
+done
+cetpick convert "$folder/picks/particles.star" "$folder/coords" --format coords "${tomograms[@]}" || exit
 exit "$status"

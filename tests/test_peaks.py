@@ -11,6 +11,13 @@ def test_local_maxima_above_the_floor() -> None:
     assert local_maxima(heatmap, floor=0.5).tolist() == [[0, 0, 0], [2, 3, 4]]
 
 
+def test_a_plateau_has_one_maximum() -> None:
+    assert local_maxima(np.ones((4, 5, 6), np.float32), floor=0).tolist() == [[0, 0, 0]]
+    heatmap = np.zeros((4, 5, 6), np.float32)
+    heatmap[2, 2:4, 3:5] = 1
+    assert local_maxima(heatmap, floor=0.5).tolist() == [[2, 2, 3]]
+
+
 def test_refine_finds_the_apex_of_a_parabola() -> None:
     z, y, x = np.mgrid[:7, :8, :9].astype(np.float32)
     heatmap = -((z - 3.2) ** 2) - 2 * (y - 3.9) ** 2 - 0.5 * (x - 4.4) ** 2

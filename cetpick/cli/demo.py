@@ -9,6 +9,8 @@ import typer
 
 from cetpick.cli import options as opt
 
+EXPECTED_F1 = 0.9
+
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the demo.")] = Path("demo"),
@@ -49,3 +51,6 @@ def demo(
     for name, f1 in methods.items():
         typer.echo(f"  F1 {f1:.2f}  {name}")
     typer.echo(f"particles for RELION and IMOD, tables, model: {result.picks.output}")
+    if own.f1 < EXPECTED_F1:
+        typer.echo(f"F1 at its own cut is below {EXPECTED_F1}: something is wrong with this installation", err=True)
+        raise typer.Exit(1)

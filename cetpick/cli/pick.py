@@ -58,6 +58,10 @@ def pick(
     from cetpick.workflows.pick import Training, run_pick
 
     training = None
+    if model and (diameter or steps or count_hint or mode != opt.ModeName.default):
+        raise InputError(
+            "--diameter, --mode, --steps and --count-hint are for training", cure="leave them out with --model"
+        )
     if labels or train:
         if diameter is None:
             raise InputError("training needs the particle's diameter", cure="add --diameter ANGSTROM")

@@ -18,7 +18,7 @@ from cetpick.losses import NegativeRisk, leave_out_focal_loss, soft_label_nnpu
 from cetpick.networks.build import build_network
 from cetpick.networks.default import DefaultNetwork
 
-STEPS = 800
+STEPS = 600
 WARM_UP = 20
 """Steps over which the learning rate rises."""
 SIGMA = 1 / 8

@@ -78,4 +78,8 @@ class DefaultNetwork(nn.Module):
         for up, block in zip(self.up, self.decoder, strict=True):
             y = block(torch.cat([up(y), skips.pop()], dim=1))
         volume = y.reshape(b, d, *y.shape[1:]).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
-        return Output(heatmap=self.heatmap(self.fusion(volume)), features=None)
+        fused = self.fusion(volume)
+        # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
+        with torch.autocast(x.device.type, enabled=False):
+            heatmap = self.heatmap(fused.float())
+        return Output(heatmap=heatmap, features=None)

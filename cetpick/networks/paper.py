@@ -100,5 +100,8 @@ class PaperNetwork(nn.Module):
         y = self.reduce(y)
         volume = y.reshape(b, d, *y.shape[1:]).transpose(1, 2)
         fused = functional.relu(self.fusion(volume))
-        features = functional.normalize(self.project(fused), dim=1, eps=FEATURE_EPS)
-        return Output(heatmap=self.heatmap(fused), features=features)
+        # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
+        with torch.autocast(x.device.type, enabled=False):
+            heatmap = self.heatmap(fused.float())
+            features = functional.normalize(self.project(fused.float()), dim=1, eps=FEATURE_EPS)
+        return Output(heatmap=heatmap, features=features)

@@ -12,6 +12,7 @@ import torch
 from cetpick.baselines import difference_of_gaussians
 from cetpick.checkpoint import load_model
 from cetpick.config import TrainSettings
+from cetpick.devices import resolve_device
 from cetpick.inference import find_candidates
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.tomograms import read_info, read_tomogram
@@ -61,6 +62,7 @@ def run_demo(
     Raises:
         InputError: earlier results are in the way.
     """
+    resolve_device(device)  # a wrong device is said before anything is simulated
     settings = [demo_settings(2 * seed), demo_settings(2 * seed + 1)]
     train, test = run_simulate(
         list(zip(("train", "test"), settings, strict=True)), output=output, labels=LABELS, overwrite=overwrite

@@ -49,18 +49,30 @@ def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[T
 
 
 def open_labelled(
-    tomograms: Sequence[Path], labels: Sequence[Path], options: InputOptions
+    tomograms: Sequence[Path],
+    labels: Sequence[Path],
+    options: InputOptions,
+    *,
+    among: Sequence[TomogramInfo] = (),
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Training tomograms with their labels; every one of them must be usable.
+
+    Args:
+        tomograms: files; empty to look for the labels' tomograms `among` those already opened.
+        labels: label files.
+        options: how to read them.
+        among: tomograms already opened.
 
     Raises:
         InputError: an unusable tomogram or label file, or labels that cannot be paired.
     """
     if not labels:
         raise InputError("no labels given", cure="add --labels with the file of particle centres")
-    infos, failures = open_tomograms(tomograms, options)
-    if failures:
-        raise InputError(f"unusable training tomogram\n{failures[0]}")
+    infos = list(among)
+    if tomograms:
+        infos, failures = open_tomograms(tomograms, options)
+        if failures:
+            raise InputError(f"unusable training tomogram\n{failures[0]}")
     return pair_labels(infos, labels, binned=options.binned)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from cetpick.checkpoint import load_model
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
@@ -20,7 +18,6 @@ from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import Exclusions, prepare
 from cetpick.records import Picks, TomogramInfo
-from cetpick.training import check_labels
 from cetpick.workflows.inputs import InputOptions, open_labelled, open_tomograms, warn_of_contrast, warn_of_scale
 from cetpick.workflows.record import RunRecord, describe_failures, prepare_output
 from cetpick.workflows.train import train_and_save
@@ -56,7 +53,7 @@ class PickSummary:
         candidates: number of candidates by tomogram.
         files: what was written, run.json last.
         failures: one message a tomogram that could not be picked.
-        trained_on: names of the training tomograms, empty when a model was given.
+        trained_on: names of those picked tomograms that were trained on.
     """
 
     output: Path
@@ -126,18 +123,24 @@ def run_pick(
         flavour = star or ("relion5" if all(info.relion for info in infos) else "relion31")
         check_flavour(infos, flavour)
         files = [*RUN_FILES, *(name for info in infos for name in (f"{info.name}.mod", f"{info.name}.csv"))]
-        prepare_output(output, files if model else [*files, "model.safetensors"], overwrite=overwrite)
+        given = [*training.tomograms, *training.labels] if training else []
+        prepare_output(
+            output,
+            files if model else [*files, "model.safetensors"],
+            overwrite=overwrite,
+            inputs=[info.path for info in infos] + given + ([model] if model else []),
+        )
         resolved = resolve_device(device, threads=threads)
         network: TileableNetwork
         if training is not None:
-            labelled = open_labelled(training.tomograms or tomograms, training.labels, options)
-            check_labels(labelled, training.settings.diameter)
+            labelled = open_labelled(training.tomograms, training.labels, options, among=infos)
             used = output / "model.safetensors"
             trained = train_and_save(
                 labelled, training.settings, used, record, device=device, threads=threads, progress=progress
             )
             network, model_settings = trained.network, trained.settings
-            trained_on = [info.name for info, _ in labelled]
+            trained_paths = {info.path.resolve() for info, _ in labelled}
+            trained_on = [info.name for info in infos if info.path.resolve() in trained_paths]
         else:
             assert model is not None
             used, trained_on = model, []
@@ -154,14 +157,19 @@ def run_pick(
         results: list[Picks] = []
         notes: dict[str, dict[str, object]] = {}
         for info in infos:
+            for stale in tomogram_files(output, info.name):
+                stale.unlink(missing_ok=True)
             try:
                 with record.timed("picking"):
                     picks, exclusions = pick_tomogram(
                         info, network, model_settings, threshold=threshold, top=settings.top, symmetries=symmetries
                     )
                     summary.files += write_tomogram(output, picks, model_settings.diameter)
-            except (CetpickError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-                failures.append(error if isinstance(error, CetpickError) else CetpickError(str(error), file=info.path))
+            except CetpickError as error:
+                failures.append(error)
+                continue
+            except (OSError, MemoryError, RuntimeError) as error:  # torch: out of memory, unusable device
+                failures.append(CetpickError(f"{type(error).__name__}: {error}", file=info.path))
                 continue
             results.append(picks)
             summary.picks[info.name], summary.candidates[info.name] = len(picks.accepted), len(picks.candidates)
@@ -169,17 +177,20 @@ def run_pick(
                 "file": info.path,
                 "size": info.grid.size,
                 "voxel_size": info.grid.voxel_size,
-                "threshold": picks.threshold,
+                "threshold": picks.cut,
                 "picks": len(picks.accepted),
                 "candidates": len(picks.candidates),
                 "excluded_voxels": exclusions,
             }
             if picked is not None:
                 picked(info, summary.picks[info.name], summary.candidates[info.name])
+        if not results:
+            listed = "\n".join(str(failure) for failure in failures)
+            raise InputError(f"no tomogram could be picked\n{listed}")
         with record.timed("hashing"):
-            record.add_inputs(info.path for info in infos)
-        if results:
-            summary.files += write_dataset(output, results, flavour)
+            stars = {info.relion.star: None for info in infos if info.relion is not None}
+            record.add_inputs([*(info.path for info in infos), *stars])
+        summary.files += write_dataset(output, results, flavour)
         summary.failures = describe_failures(failures)
         record.values |= {"threshold": threshold, "star": flavour, "tomograms": notes, "failures": summary.failures}
         record.values["outputs"] = [str(path) for path in summary.files]
@@ -234,15 +245,17 @@ def pick_tomogram(
     prepared = prepare(read_tomogram(info), settings)
     warn_of_contrast(info, prepared.skewness, settings.skewness)
     candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries)
-    if top is not None and top < len(candidates):
-        threshold = max(threshold, float(candidates["score"].iloc[top - 1]))
-    return Picks(info=info, candidates=candidates, threshold=threshold), prepared.exclusions
+    return Picks(info=info, candidates=candidates, threshold=threshold, top=top), prepared.exclusions
+
+
+def tomogram_files(output: Path, name: str) -> tuple[Path, Path, Path]:
+    """Model, table and candidates of a tomogram."""
+    return output / f"{name}.mod", output / f"{name}.csv", output / "candidates" / f"{name}.csv"
 
 
 def write_tomogram(output: Path, picks: Picks, diameter: float) -> list[Path]:
     """Write the model, table and candidates of one tomogram; returns the files."""
-    name = picks.info.name
-    model, table, candidates = output / f"{name}.mod", output / f"{name}.csv", output / "candidates" / f"{name}.csv"
+    model, table, candidates = tomogram_files(output, picks.info.name)
     coordinates_to_mod(model, picks.info, picks.accepted, radius=diameter / 2)
     write_table(table, picks.accepted)
     write_table(candidates, picks.candidates)
@@ -254,6 +267,7 @@ def write_dataset(output: Path, results: Sequence[Picks], flavour: Flavour) -> l
     particles = output / "particles.star"
     write_particles(particles, flavour, [(picks.info, picks.accepted) for picks in results])
     files = [particles]
+    (output / "optimisation_set.star").unlink(missing_ok=True)
     stars = {picks.info.relion.star for picks in results if picks.info.relion is not None}
     if flavour == "relion5" and len(stars) == 1:
         files.append(output / "optimisation_set.star")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
@@ -90,19 +91,32 @@ class RunRecord:
             temporary.write_text(json.dumps(self.values, indent=2, default=_plain) + "\n")
 
 
-def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool) -> None:
-    """Refuse to write over the results of an earlier run.
+def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse, before any work, to write where it is impossible, or over an input or the results of an earlier run.
 
     Args:
         path: output folder, or for a single output file its folder.
         names: what will be written into it.
-        overwrite: allow it.
+        overwrite: allow results to be replaced; inputs never are.
+        inputs: files that the command reads.
 
     Raises:
-        InputError: a result is already there, or the folder is a file.
+        InputError: a result or an input is already there, or the folder is a file or cannot be written to.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError("a file is where the output folder should be", file=path, cure="name another folder with -o")
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise InputError("a file is where the output folder should be", file=existing, cure="name another with -o")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError("the output folder cannot be written to", file=existing, cure="name another with -o")
+    for name in names:
+        if (path / name).is_dir():
+            raise InputError(
+                "a folder is where a file should be written", file=path / name, cure="name another with -o"
+            )
+    read = {file.resolve() for file in inputs}
+    for name in names:
+        if (path / name).resolve() in read:
+            raise InputError("an input would be overwritten", file=path / name, cure="name another folder with -o")
     present = [name for name in names if (path / name).exists()]
     if present and not overwrite:
         raise InputError(

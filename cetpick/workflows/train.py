@@ -11,13 +11,12 @@ from cetpick import __version__
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
-from cetpick.errors import InputError
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.records import Coordinates, TomogramInfo
-from cetpick.training import TrainedModel, check_labels, train
+from cetpick.training import TrainedModel, train
 from cetpick.workflows.inputs import InputOptions, open_labelled
-from cetpick.workflows.record import RunRecord
+from cetpick.workflows.record import RunRecord, prepare_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +66,10 @@ def run_train(
         TrainingError: the training failed; nothing was written.
     """
     record_path = output.with_name(f"{output.stem}.run.json")
-    if output.exists() and not overwrite:
-        raise InputError("already exists", file=output, cure="name another model with -o, or add --overwrite")
+    prepare_output(output.parent, [output.name, record_path.name], overwrite=overwrite, inputs=[*tomograms, *labels])
     record = RunRecord("train", {"train": settings, "inputs": options or InputOptions()})
     with record.keeping_warnings():
         labelled = open_labelled(tomograms, labels, options or InputOptions())
-        check_labels(labelled, settings.diameter)
         trained = train_and_save(labelled, settings, output, record, device=device, threads=threads, progress=progress)
         record.write(record_path)
     count = sum(len(coordinates) for _, coordinates in labelled)
@@ -92,6 +89,7 @@ def train_and_save(
     """Train, write the model file, and note all of it in `record`."""
     resolved = resolve_device(device, threads=threads)
     inputs: list[Any] = [info.path for info, _ in labelled]
+    inputs += [info.relion.star for info, _ in labelled if info.relion is not None]
     inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
     record.add_inputs(dict.fromkeys(inputs))
     with record.timed("training"):
@@ -108,6 +106,7 @@ def train_and_save(
         "training": {
             "steps": len(trained.log),
             "labels": labels,
+            "recipe": trained.recipe,
             "final": last,
             "clamped_share": _share(trained.log, "clamped"),
             "curve": trained.log[:: max(1, len(trained.log) // 200)],
