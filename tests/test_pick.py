@@ -158,12 +158,62 @@ def test_one_broken_tomogram_fails_alone(
     assert not (tmp_path / "out" / "constant.mod").exists()
 
 
+def test_no_usable_tomogram_at_all_writes_nothing(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mrc(tmp_path / "constant.mrc", np.zeros((24, 64, 64), np.float32), voxel_size=10.0)
+    command = ["pick", tmp_path / "constant.mrc", "--model", results / "model.safetensors", "-o", tmp_path / "out"]
+    assert cetpick(monkeypatch, *command, "-q") == 2
+    assert "constant.mrc: all voxels are equal" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_are_never_overwritten(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels are often called as the results are: <tomogram>.mod."""
+    for name in ("one.mrc", "one.mod"):
+        shutil.copy(tiny.folder / name, tmp_path)
+    clicked = (tmp_path / "one.mod").read_bytes()
+    command = ["pick", tmp_path / "one.mrc", "--labels", tmp_path / "one.mod", "-d", 160, "-o", tmp_path, "--overwrite"]
+    assert cetpick(monkeypatch, *command, *FAST) == 2
+    assert "an input would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "one.mod").read_bytes() == clicked
+
+
+def test_labels_find_their_tomogram_among_those_to_pick(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    shutil.copy(tiny.labels, labels / "one.mod")
+    (tmp_path / "broken.mrc").write_bytes(b"no tomogram")
+    command = ["pick", tiny.path("one"), tiny.path("two"), tmp_path / "broken.mrc", "--labels", labels, "-d", 160]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "out", "--steps", 3, "--count-hint", 12, "-q") == 1
+    out = capsys.readouterr().out
+    assert "(also trained on)" in next(line for line in out.splitlines() if line.startswith("one: "))
+    assert "(also trained on)" not in next(line for line in out.splitlines() if line.startswith("two: "))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["training"]["labels"] == {"one": 8}
+    assert len(record["failures"]) == 1
+
+
+def test_an_output_that_cannot_be_written_is_said_before_training(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["train", tiny.path("one"), "--labels", tiny.labels, "-d", 160]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "file" / "m.safetensors") == 2
+    assert "a file is where the output folder should be" in capsys.readouterr().err
+
+
 TRAIN = ["two.mrc", "--train", "one.mrc"]
 GOOD = [*TRAIN, "--labels", "one.mod", "-d", "160"]
 BAD_USAGE = {
     "no model, no labels": ["two.mrc"],
     "no diameter": GOOD[:-2],
     "diameter in nanometre": [*GOOD[:-1], "2.5"],
+    "diameter of two voxels": [*GOOD[:-1], "25"],
     "model and labels": [*GOOD, "--model", "m.safetensors"],
     "missing tomogram": ["nowhere.mrc", *GOOD[1:]],
     "missing labels": [*TRAIN, "--labels", "nowhere.mod", "-d", "160"],

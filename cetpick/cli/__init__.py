@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -54,6 +55,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 
 def main() -> None:
     """Run the command line; errors end with their message and exit code, never with a traceback."""
+    # OpenMP threads that spin while they wait make torch several times slower on cores that others use too;
+    # read when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", CetpickWarning)
     try:
