@@ -147,7 +147,8 @@ def test_presets_grow_with_the_volume():
     one, two = (preset("normal", seed=0, shape=(64, 192, n)) for n in (192, 384))
     assert one == demo_settings(0)
     assert one.counts["target"] == 80
-    assert {species: 2 * count for species, count in one.counts.items()} == dict(two.counts)
+    # rounded to whole particles in each
+    assert all(abs(2 * count - two.counts[species]) <= 1 for species, count in one.counts.items())
 
 
 @pytest.mark.parametrize(
