@@ -23,7 +23,10 @@ def save_model(path: str | PathLike[str], network: nn.Module, settings: ModelSet
     """Write a model file, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        save_file(weights, temporary, metadata=to_metadata(settings))
+        try:
+            save_file(weights, temporary, metadata=to_metadata(settings))
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def load_model(path: str | PathLike[str], device: torch.device) -> tuple[DefaultNetwork | PaperNetwork, ModelSettings]:

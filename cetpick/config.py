@@ -119,7 +119,7 @@ class TrainSettings:
     Attributes:
         mode: `default`, or `paper` for the published method.
         diameter: angstrom.
-        steps: optimiser steps, None for the mode's own number.
+        steps: of the final training, None for the mode's own number.
         crops: crops a step.
         crop: (z, y, x) voxels of the working grid.
         learning_rate: peak of the cosine schedule of AdamW.

@@ -27,11 +27,12 @@ from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
 from cetpick.geometry import Points
 from cetpick.inference import find_candidates
+from cetpick.modes.default import STEPS as FULL_STEPS
 from cetpick.modes.default import DefaultRecipe
 from cetpick.optimisation import Progress, optimise
 
-STEPS = 200
-"""Of each scout."""
+STEPS = 1 / 3
+"""Length of each scout's training, as a fraction of the final one."""
 LEFT_OUT = 0.7
 """Share of the hidden particles whose number of best ranked places is left out: further down look-alikes prevail, and
 sparing those costs more than teaching some hidden particles as background."""
@@ -83,8 +84,7 @@ def scout(
         progress: told of every step.
     """
     halves = _halves([len(e.labels) for e in examples], settings.seed)
-    steps = min(settings.steps or STEPS, STEPS)
-    short = replace(settings, steps=steps, hidden="none")
+    short = replace(settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS))), hidden="none")
     found, label_rank = [], []
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]

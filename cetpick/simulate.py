@@ -88,9 +88,8 @@ def _target(xyz: Points) -> Mask:
 
 
 def _decoy(xyz: Points) -> Mask:
-    """Three unequal lobes in a triangle: the target's mass and nearly its size, another shape."""
-    first, second = _ball(xyz, (0.25, 0, 0), 0.305), _ball(xyz, (-0.125, 0.217, 0), 0.28)
-    return first | second | _ball(xyz, (-0.125, -0.217, 0), 0.265)
+    """A dented globule: the target's mass, more compact."""
+    return _ellipsoid(xyz, (0, 0, 0), (0.45, 0.40, 0.365)) & ~_ball(xyz, (0.34, 0.26, 0.05), 0.16)
 
 
 def _sphere(xyz: Points) -> Mask:
@@ -235,7 +234,7 @@ DEMO_COUNTS = MappingProxyType(
     {"target": 80, "decoy": 80, "chain": 40, "barrel": 40, "sphere": 50, "small": 400, "gold": 8}
 )
 """In 560 cubes of the target's diameter."""
-PRESETS = MappingProxyType({"easy": (300.0, 0.2, 0.5), "normal": (200.0, 0.3, 1.6), "hard": (100.0, 1.0, 1.0)})
+PRESETS = MappingProxyType({"easy": (300.0, 0.2, 0.5), "normal": (200.0, 0.5, 1.3), "hard": (100.0, 1.0, 1.0)})
 """Dose, and how many decoys and other particles there are compared with DEMO_COUNTS."""
 
 

@@ -22,7 +22,9 @@ def pick(
         list[Path] | None,
         typer.Option("--labels", "-l", help="Labels: one file for each --train, a folder, or a STAR."),
     ] = None,
-    diameter: Annotated[float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="To train.")] = None,
+    diameter: Annotated[
+        float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Of the particle; needed to train.")
+    ] = None,
     mode: opt.Mode = opt.ModeName.default,
     steps: opt.Steps = None,
     count_hint: opt.CountHint = None,
@@ -58,9 +60,10 @@ def pick(
     from cetpick.workflows.pick import Training, run_pick
 
     training = None
-    if model and (diameter or steps or count_hint or mode != opt.ModeName.default):
+    if model and (labels or train or diameter or steps or count_hint or mode != opt.ModeName.default):
         raise InputError(
-            "--diameter, --mode, --steps and --count-hint are for training", cure="leave them out with --model"
+            "--model goes without --train, --labels, --diameter, --mode, --steps and --count-hint",
+            cure="leave --model out to train, or the others to pick with the model",
         )
     if labels or train:
         if diameter is None:

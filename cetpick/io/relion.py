@@ -257,6 +257,7 @@ def _uncentred(
         readings["pixels of the unbinned tilt series"] = relion_unbinned_to_voxel(stored, binning=binning)
     preferred, *others = readings if in_voxels else reversed(readings)
     if binned is not None or info is None or not len(stored) or _fits(info, readings[preferred]):
+        _warn_of_a_corner(path, info, readings[preferred], binning, asked=binned is not None or in_voxels)
         return readings[preferred]
     for other in others:
         if _fits(info, readings[other]):
@@ -277,6 +278,25 @@ def _uncentred(
         ),
         cure="are tomogram and particles of the same data set, and is the binning right?",
     )
+
+
+def _warn_of_a_corner(
+    path: Path, info: TomogramInfo | None, points: Points, binning: float | None, *, asked: bool
+) -> None:
+    """Warn when unbinned pixels fill no more than the corner that binned voxels would fill by mistake."""
+    if asked or info is None or binning is None or len(points) < FEWEST_TO_JUDGE:
+        return
+    if (points.max(axis=0) * binning < np.array(info.grid.size)).all():
+        warnings.warn(
+            f"{path}: read as pixels of the unbinned tilt series, all points of {info.name} lie within "
+            f"{points.max(axis=0).round(1)} of {info.grid.size} voxels; if they count voxels, add --binned",
+            CetpickWarning,
+            stacklevel=2,
+        )
+
+
+FEWEST_TO_JUDGE = 5
+"""Points from which their extent tells something."""
 
 
 def _fits(info: TomogramInfo, points: Points) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from cetpick.checkpoint import load_model
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
-from cetpick.errors import CetpickError, InputError
+from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.inference import TileableNetwork, find_candidates
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.relion import Flavour, write_optimisation_set, write_particles
@@ -171,6 +172,14 @@ def run_pick(
             except (OSError, MemoryError, RuntimeError) as error:  # torch: out of memory, unusable device
                 failures.append(CetpickError(f"{type(error).__name__}: {error}", file=info.path))
                 continue
+            if not len(picks.accepted):
+                best = picks.candidates["score"].max()
+                warnings.warn(
+                    f"{info.path}: no candidate reaches the threshold {threshold:.3g} (best score {best:.3g}); is it "
+                    "like the training tomogram? A lower --threshold gives the candidates",
+                    CetpickWarning,
+                    stacklevel=2,
+                )
             results.append(picks)
             summary.picks[info.name], summary.candidates[info.name] = len(picks.accepted), len(picks.candidates)
             notes[info.name] = {

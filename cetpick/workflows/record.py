@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,8 +106,13 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise InputError("a file is where the output folder should be", file=existing, cure="name another with -o")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError("the output folder cannot be written to", file=existing, cure="name another with -o")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(
+            "the output folder cannot be written to", file=existing, found=error, cure="name another with -o"
+        ) from None
     for name in names:
         if (path / name).is_dir():
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cetpick.errors import InputError
+from cetpick.errors import CetpickWarning
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.mrc import write_mrc
 from cetpick.io.table import write_table
@@ -52,6 +53,9 @@ def run_simulate(
 
     Raises:
         InputError: impossible settings, or files are in the way.
+
+    Warns:
+        CetpickWarning: fewer targets than labels asked for.
     """
     prepare_output(output, ["run.json", *(f"{name}.mrc" for name, _ in scenes)], overwrite=overwrite)
     record = RunRecord("simulate", {"scenes": dict(scenes), "labels": labels})
@@ -68,9 +72,8 @@ def _simulate_one(name: str, settings: SimulationSettings, output: Path, labels:
     scene = simulate(settings)
     targets = scene.truth[scene.truth["species"] == TARGET].drop(columns="species").reset_index(drop=True)
     if labels > len(targets):
-        raise InputError(
-            "more labels asked for than there are targets", expected=f"at most {len(targets)}", found=labels
-        )
+        warnings.warn(f"{name}: only {len(targets)} targets to label, not {labels}", CetpickWarning, stacklevel=2)
+        labels = len(targets)
     files = SimulatedTomogram(
         tomogram=output / f"{name}.mrc",
         truth=output / "truth" / f"{name}.csv",
