@@ -11,7 +11,7 @@ from cetpick.geometry import Points
 
 Floats = NDArray[np.float64]
 
-NEAR_COUNT = (0.8, 1.3)
+NEAR_COUNT = (0.95, 1.3)
 """Where a gap may move the threshold to, as fractions of the count."""
 SMOOTHED = 3
 """Candidates on each side over which a gap is measured."""

@@ -116,10 +116,15 @@ class CropSampler:
         *,
         crop: tuple[int, int, int],
         labelled: float,
+        reach: tuple[float, float, float],
         generator: torch.Generator,
     ) -> None:
-        """Sample from `volumes` crops of `crop` (z, y, x) voxels, the fraction `labelled` of them around a label."""
+        """Sample from `volumes` crops of `crop` (z, y, x) voxels, the fraction `labelled` of them around a label.
+
+        Points are told as far as `reach` (z, y, x) voxels beyond a crop.
+        """
         self.volumes, self.crop, self.labelled, self.generator = list(volumes), crop, labelled, generator
+        self.reach = reach
         self._labels = [(v, i) for v, volume in enumerate(self.volumes) for i in range(len(volume.centres))]
         self._sizes = torch.tensor([float(volume.voxels.numel()) for volume in self.volumes])
 
@@ -141,10 +146,10 @@ class CropSampler:
         return volume, torch.minimum(start.round().long().clamp(min=0), last).tolist()
 
     def _near(self, points: Tensor, start: list[int]) -> Tensor:
-        """Those of the points (n, 3) whose targets can reach a crop, in voxels of the crop."""
+        """Those of the points (n, 3) that lie in a crop or within reach of it, in voxels of the crop."""
         shifted = points - torch.tensor(start[::-1], device=points.device)
-        size = torch.tensor(self.crop[::-1], device=points.device)
-        return shifted[((shifted > -size) & (shifted < 2 * size)).all(dim=1)]
+        reach, size = (torch.tensor(t[::-1], device=points.device) for t in (self.reach, self.crop))
+        return shifted[((shifted > -reach) & (shifted < size + reach)).all(dim=1)]
 
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""

@@ -33,9 +33,6 @@ from cetpick.optimisation import Progress, optimise
 
 STEPS = 1 / 3
 """Length of each scout's training, as a fraction of the final one."""
-LEFT_OUT = 0.7
-"""Share of the hidden particles whose number of best ranked places is left out: further down look-alikes prevail, and
-sparing those costs more than teaching some hidden particles as background."""
 SAME_PLACE = 0.3
 """Candidates of the two scouts nearer than this, in diameters, are one."""
 
@@ -60,7 +57,7 @@ class Scouting:
 
     def doubtful(self, hidden: float) -> list[Points]:
         """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
-        number = round(LEFT_OUT * hidden)
+        number = round(hidden)
         ranked = np.sort(np.concatenate(self.ranks))
         ranked = ranked[np.isfinite(ranked)]
         limit = ranked[min(number, len(ranked)) - 1] if number > 0 and len(ranked) else 0.0

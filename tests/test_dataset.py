@@ -105,7 +105,9 @@ def test_labels_move_to_an_anisotropic_working_grid() -> None:
 def test_doubtful_places_follow_the_voxels_as_labels_do() -> None:
     source = volume((12, 24, 40), [(10, 20, 5)], doubtful=np.array([[11.0, 20, 5], [0, 0, 0]]))
     values = {float(source.voxels[5, 20, 11]), float(source.voxels[0, 0, 0])}
-    sampler = CropSampler([source], crop=(4, 8, 8), labelled=1.0, generator=torch.Generator().manual_seed(0))
+    sampler = CropSampler(
+        [source], crop=(4, 8, 8), labelled=1.0, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
+    )
     batch = sampler.draw(40)
     seen = 0
     for crop, points in zip(batch.crops[:, 0], batch.doubtful, strict=True):
@@ -120,7 +122,9 @@ def test_crops_show_the_voxels_at_their_centres() -> None:
     centres = [(10, 20, 5), (30, 3, 11), (0, 0, 0)]
     source = volume((12, 24, 40), centres)
     values = {float(source.voxels[z, y, x]) for x, y, z in centres}
-    sampler = CropSampler([source], crop=(4, 8, 8), labelled=0.5, generator=torch.Generator().manual_seed(0))
+    sampler = CropSampler(
+        [source], crop=(4, 8, 8), labelled=0.5, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
+    )
     batch = sampler.draw(200)
     assert batch.crops.shape == batch.valid.shape == (200, 1, 4, 8, 8)
     seen = 0
@@ -134,7 +138,9 @@ def test_crops_show_the_voxels_at_their_centres() -> None:
 
 def test_uniform_crops_reach_every_corner() -> None:
     source = volume((6, 12, 12), [])
-    sampler = CropSampler([source], crop=(4, 8, 8), labelled=0.0, generator=torch.Generator().manual_seed(0))
+    sampler = CropSampler(
+        [source], crop=(4, 8, 8), labelled=0.0, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
+    )
     seen = torch.cat([sampler.draw(100).crops.flatten() for _ in range(5)]).unique()
     assert len(seen) == 6 * 12 * 12
 
@@ -148,7 +154,9 @@ def test_a_volume_smaller_than_the_crop_is_padded_and_said_invalid() -> None:
 def test_the_same_seed_draws_the_same_crops() -> None:
     source = volume((12, 24, 40), [(10, 20, 5)])
     draws = [
-        CropSampler([source], crop=(4, 8, 8), labelled=0.5, generator=torch.Generator().manual_seed(3)).draw(8)
+        CropSampler(
+            [source], crop=(4, 8, 8), labelled=0.5, reach=(2, 3, 3), generator=torch.Generator().manual_seed(3)
+        ).draw(8)
         for _ in range(2)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))

@@ -8,7 +8,7 @@ from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import prepare
-from cetpick.scouting import LEFT_OUT, Scouting, scout
+from cetpick.scouting import Scouting, scout
 from cetpick.training import model_settings
 from tests.conftest import TinySet
 
@@ -24,7 +24,7 @@ def test_each_scout_gets_half_of_all_labels(labels: list[int]) -> None:
 def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
     points = [np.arange(9.0).reshape(3, 3), 100 + np.arange(6.0).reshape(2, 3)]
     found = Scouting(count=9, unlabelled=points, ranks=[np.array([5.0, 1, np.inf]), np.array([2.0, 9])])
-    two = found.doubtful(2 / LEFT_OUT)
+    two = found.doubtful(2)
     assert [p.tolist() for p in two] == [[points[0][1].tolist()], [points[1][0].tolist()]]
     assert [len(p) for p in found.doubtful(0)] == [0, 0]
     # what only one scout found is never spared

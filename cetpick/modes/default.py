@@ -67,11 +67,15 @@ class DefaultRecipe:
         self.network = network.to(device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         volumes = [TrainingVolume.place(e, crop=settings.crop, device=device) for e in examples]
-        self._sampler = CropSampler(volumes, crop=settings.crop, labelled=LABELLED_CROPS, generator=self._generator)
         cell = [size * s for size, s in zip(model.voxel_size, network.stride, strict=True)]
         z, y, x = (SIGMA * model.diameter / c for c in cell)
         self._sigma = (z, y, x)
         self._kernel = kernel_cells(self._sigma)
+        # a target Gaussian is cut at 2.45 sigma
+        reach = (3 * z * network.stride[0], 3 * y * network.stride[1], 3 * x * network.stride[2])
+        self._sampler = CropSampler(
+            volumes, crop=settings.crop, labelled=LABELLED_CROPS, reach=reach, generator=self._generator
+        )
         labels = sum(len(e.labels) for e in examples)
         self._hidden, self._particles = max(0.0, count - labels), max(count, float(labels))
         self._cells = sum(float(v.valid.sum()) for v in volumes) / math.prod(network.stride)
