@@ -223,7 +223,6 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     Raises:
         InputError: more than half of the volume holds no data, or all voxels are equal.
     """
-    valid, exclusions = valid_voxels(tomogram)
     sample = tomogram.data.reshape(-1)[:: max(1, tomogram.data.size // STATISTICS_SAMPLE)]
     finite = sample[np.isfinite(sample)]
     if not len(finite) or finite.min() == finite.max():
@@ -234,6 +233,7 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
             found=f"the value {finite[0] if len(finite) else 'NaN'} everywhere",
             cure="give the reconstructed tomogram, not a mask or an empty file",
         )
+    valid, exclusions = valid_voxels(tomogram)
     paper = settings.mode == "paper"
     merged = 2 if paper else 1
     stored = tomogram.info.grid.voxel_size

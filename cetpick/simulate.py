@@ -234,7 +234,7 @@ DEMO_COUNTS = MappingProxyType(
     {"target": 80, "decoy": 80, "chain": 40, "barrel": 40, "sphere": 50, "small": 400, "gold": 8}
 )
 """In 560 cubes of the target's diameter."""
-PRESETS = MappingProxyType({"easy": (400.0, 0.2, 0.5), "normal": (350.0, 0.5, 1.2), "hard": (100.0, 1.0, 1.0)})
+PRESETS = MappingProxyType({"easy": (400.0, 0.2, 0.5), "normal": (350.0, 0.3, 1.6), "hard": (100.0, 1.0, 1.0)})
 """Dose, and how many decoys and other particles there are compared with DEMO_COUNTS."""
 
 

@@ -15,9 +15,5 @@ if [ "$status" -eq 1 ]; then
 fi
 
 # Plain x y z text for a program that takes nothing else.
-tomograms=()
-for tomogram in "$folder"/*.mrc; do
-    tomograms+=(--tomogram "$tomogram")
-done
-cetpick convert "$folder/picks/particles.star" "$folder/coords" --format coords "${tomograms[@]}" || exit
+cetpick convert "$folder/picks/particles.star" "$folder/coords" --format coords || exit
 exit "$status"

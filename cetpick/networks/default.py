@@ -81,5 +81,5 @@ class DefaultNetwork(nn.Module):
         fused = self.fusion(volume)
         # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
         with torch.autocast(x.device.type, enabled=False):
-            heatmap = self.heatmap(fused.float())
+            heatmap = self.heatmap(fused.to(self.heatmap.weight.dtype))
         return Output(heatmap=heatmap, features=None)

@@ -102,6 +102,7 @@ class PaperNetwork(nn.Module):
         fused = functional.relu(self.fusion(volume))
         # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
         with torch.autocast(x.device.type, enabled=False):
-            heatmap = self.heatmap(fused.float())
-            features = functional.normalize(self.project(fused.float()), dim=1, eps=FEATURE_EPS)
+            fused = fused.to(self.heatmap.weight.dtype)
+            heatmap = self.heatmap(fused)
+            features = functional.normalize(self.project(fused), dim=1, eps=FEATURE_EPS)
         return Output(heatmap=heatmap, features=features)
