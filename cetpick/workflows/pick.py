@@ -20,7 +20,7 @@ from cetpick.optimisation import Progress
 from cetpick.preprocess import Exclusions, prepare
 from cetpick.records import Picks, TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_labelled, open_tomograms, warn_of_contrast, warn_of_scale
-from cetpick.workflows.record import RunRecord, describe_failures, prepare_output
+from cetpick.workflows.record import RunRecord, prepare_output
 from cetpick.workflows.train import train_and_save
 
 RUN_FILES = ("particles.star", "optimisation_set.star", "run.json")
@@ -200,7 +200,7 @@ def run_pick(
             stars = {info.relion.star: None for info in infos if info.relion is not None}
             record.add_inputs([*(info.path for info in infos), *stars])
         summary.files += write_dataset(output, results, flavour)
-        summary.failures = describe_failures(failures)
+        summary.failures = [str(failure) for failure in failures]
         record.values |= {"threshold": threshold, "star": flavour, "tomograms": notes, "failures": summary.failures}
         record.values["outputs"] = [str(path) for path in summary.files]
         record.write(output / "run.json")

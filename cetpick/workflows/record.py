@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cetpick import __version__
-from cetpick.errors import CetpickError, CetpickWarning, InputError
+from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import replacing
 
 PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "pandas", "safetensors")
@@ -130,11 +130,6 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
             expected="a folder without earlier results",
             cure="name another output with -o, or add --overwrite",
         )
-
-
-def describe_failures(failures: Sequence[CetpickError]) -> list[str]:
-    """One entry a failure, as run.json and the summary have it."""
-    return [str(failure) for failure in failures]
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
