@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.special import logit
+from scipy.special import logit, ndtri
 
 from cetpick.geometry import Points
 
 Floats = NDArray[np.float64]
 
-NEAR_COUNT = (0.95, 1.3)
-"""Where a gap may move the threshold to, as fractions of the count."""
+STEEPNESS = (1.5, 10.0)
+"""Range of the exponent with which precision falls along the list of candidates."""
+COUNT_QUANTILES = (0.1, 0.5, 0.9)
+HINT_SPREAD = 0.5
+"""Standard deviation of the logarithm of a count that a user expects."""
 SMOOTHED = 3
 """Candidates on each side over which a gap is measured."""
 
@@ -57,40 +62,58 @@ def label_ranks(of_labels: ArrayLike, scores: ArrayLike) -> Floats:
     return np.where(labels > 0, above, np.inf)
 
 
-def estimate_count(ranks: ArrayLike) -> float:
+class Count(NamedTuple):
+    """A number of particles: expected, and limits that enclose it with a probability of 80 %."""
+
+    low: float
+    expected: float
+    high: float
+
+
+def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = None) -> Count:
     """Particles among the candidates, from the ranks of labels that were hidden from the training.
 
-    Such labels are a random part of the hidden particles. If a share r of them ranks among the best c candidates, c / r
-    is the number of hidden particles over the precision there, so that its smallest value is the best estimate. Few
-    labels make r uncertain; c is therefore taken where the upper confidence limit of that ratio is smallest (best bin
-    estimation, Garg et al. 2021, arXiv 2111.00980, at peak level).
+    Such labels are a random part of the hidden particles, so their ranks are distributed as those of all of them are: a
+    share p(c) of the candidates near rank c are particles, N is the integral of p, and a label has rank c with
+    probability p(c) / N. With precision falling as p(c) = 1 / (1 + (c / a)^b), N = a (pi / b) / sin(pi / b). It comes
+    from its posterior on a grid of a and b, flat in log a and b. Precision is taken to be 1 at the top of the list;
+    where it is less, N is too large by that factor, as look-alikes of the same rank cannot be told from particles.
 
     Args:
-        ranks: (n,) see label_ranks; of several trainings pooled.
+        ranks: (n,) see label_ranks; of several trainings pooled. Labels that were not found count as ranked last.
+        candidates: how many there were in each training.
+        hint: what a user expects, believed to within a factor of about two.
 
     Returns:
-        0 when too few labels were found to tell.
+        Median and limits. When fewer than half of the labels were found, their ranks tell nothing: then those of the
+        hint alone, or without one all 0.
     """
-    ranked = np.sort(np.asarray(ranks, np.float64))
-    labels = len(ranked)
-    recall = np.arange(1, labels + 1) / labels
-    lower = recall - np.sqrt((recall * (1 - recall) + 1 / labels) / labels)
-    usable = np.isfinite(ranked) & (lower > 0)
-    if not usable.any():
-        return 0.0
-    best = int(np.argmin(np.divide(ranked, lower, out=np.full(labels, np.inf), where=usable)))
-    return float(ranked[best] / recall[best])
+    ranked = np.asarray(ranks, np.float64)
+    if not len(ranked) or np.isinf(ranked).mean() > 0.5:
+        return Count(*((hint or 0.0) * np.exp(HINT_SPREAD * ndtri(COUNT_QUANTILES))).tolist())
+    ranked = np.minimum(ranked, candidates) - 0.5
+    a = np.geomspace(1.0, 2.0 * candidates, 200)[:, None]
+    b = np.linspace(*STEEPNESS, 18)
+    number = a * (np.pi / b) / np.sin(np.pi / b)
+    log_posterior = -np.log1p((ranked[:, None, None] / a) ** b).sum(axis=0) - len(ranked) * np.log(number)
+    if hint is not None:
+        log_posterior -= (np.log(number / hint) / HINT_SPREAD) ** 2 / 2
+    weight = np.exp(log_posterior - log_posterior.max()).ravel()
+    order = np.argsort(number, axis=None)
+    cumulative = np.cumsum(weight[order]) / weight.sum()
+    return Count(*number.ravel()[order[np.searchsorted(cumulative, COUNT_QUANTILES)]].tolist())
 
 
-def choose_threshold(scores: ArrayLike, count: float) -> float:
-    """The score above which as many candidates lie as there are particles, moved into the nearest gap.
+def choose_threshold(scores: ArrayLike, count: Count) -> float:
+    """The score above which as many candidates lie as there are particles, moved into the widest gap nearby.
 
     With the right count, precision and recall are then equal. Where particles and background separate, candidates are
-    sparse between them: of the places near `count` the one is taken where neighbouring logits differ most.
+    sparse between them: of all places within the limits of the count the one is taken where neighbouring logits differ
+    most.
 
     Args:
         scores: (m,) of all candidates, 0 to 1.
-        count: expected particles among them.
+        count: particles among them.
 
     Returns:
         A threshold between two scores; 0.5 when there is no candidate.
@@ -99,15 +122,13 @@ def choose_threshold(scores: ArrayLike, count: float) -> float:
     if not len(ranked):
         return 0.5
     logits = logit(np.clip(ranked, 1e-12, 1 - 1e-12))
-    first, last = (int(np.clip(round(count * f), 1, len(ranked))) for f in NEAR_COUNT)
-    places = np.arange(first, last + 1)
+    first, place, last = (int(np.clip(round(n), 1, len(ranked))) for n in count)
     if last >= first + 2 * SMOOTHED:
         # the widest gap over a few candidates, so that one straggler does not decide; in it the widest of single ones
+        places = np.arange(first, last + 1)
         centre = places[np.argmax(_gap(logits, places, SMOOTHED))]
         places = np.clip(np.arange(centre - SMOOTHED, centre + SMOOTHED + 1), first, last)
         place = int(places[np.argmax(_gap(logits, places, 0))])
-    else:
-        place = int(np.clip(round(count), 1, len(ranked)))
     return float(ranked[place - 1]) if place == len(ranked) else float((ranked[place - 1] + ranked[place]) / 2)
 
 

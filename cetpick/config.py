@@ -59,7 +59,8 @@ class ModelSettings:
         separation: centres nearer than this fraction of the diameter are one particle.
         floor: candidates below this score are not kept.
         threshold: the score from which a candidate is a pick, as chosen in training.
-        count: particles in a training tomogram, estimated or as hinted.
+        count: particles in a training tomogram, estimated.
+        count_limits: they enclose the count with a probability of 80 %.
         skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
         stored_voxel_size: angstrom a voxel of the training tomograms.
         provenance: how the model was made: version, seed, steps, labels by tomogram.
@@ -75,6 +76,7 @@ class ModelSettings:
     floor: float = 1e-3
     threshold: float = 0.5
     count: float = 0.0
+    count_limits: tuple[float, float] = (0.0, 0.0)
     skewness: float = 0.0
     stored_voxel_size: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -92,8 +94,9 @@ class ModelSettings:
     @property
     def told(self) -> str:
         """What a user wants to know of a trained model, in a few words."""
-        particles = f"about {self.count:.0f} particles a training tomogram, " if self.count else ""
-        return f"{particles}threshold {self.threshold:.3f}"
+        low, high = self.count_limits
+        particles = f"about {self.count:.0f} ({low:.0f} to {high:.0f}) particles a training tomogram, "
+        return f"{particles if self.count else ''}threshold {self.threshold:.3f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -109,6 +112,7 @@ class ModelSettings:
         values = dict(values)
         values["classes"] = tuple(ParticleClass(**c) for c in values["classes"])
         values["voxel_size"] = tuple(values["voxel_size"])
+        values["count_limits"] = tuple(values["count_limits"])
         return cls(**values)
 
 
@@ -126,7 +130,7 @@ class TrainSettings:
         hidden: how unlabelled particles are kept from being learned as background: `peaks` leaves out the places that
             two scouts agree on (scouting.py), `leave-out` the expected number of highest-scoring cells of each batch,
             `nnpu` is soft-label non-negative PU risk, `none` learns everything unlabelled as background.
-        count_hint: expected particles a tomogram, None to estimate it.
+        count_hint: expected particles a tomogram, which the estimate then takes into account.
         voxels_per_diameter: working voxels along a diameter, in x and y.
         seed: of everything random.
     """

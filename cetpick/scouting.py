@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cetpick.calibration import estimate_count, label_ranks, label_scores, within
+from cetpick.calibration import Count, estimate_count, label_ranks, label_scores, within
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
@@ -45,13 +45,13 @@ class Scouting:
     """What the scouts found.
 
     Attributes:
-        count: estimated particles in all training tomograms together, labelled ones included.
+        count: particles in all training tomograms together, labelled ones included.
         unlabelled: for each training tomogram (n, 3) x, y, z of its candidates away from labels, stored voxels.
         ranks: like unlabelled, (n,) rank among those of all tomograms, 1 = the best, the geometric mean of both
             scouts; infinite where only one found something.
     """
 
-    count: float
+    count: Count
     unlabelled: list[Points]
     ranks: list[Ranks]
 
@@ -74,7 +74,7 @@ def scout(
     """Train the two scouts and compare their candidates.
 
     Args:
-        settings: of the training; seed, batch and crops are used.
+        settings: of the training; seed, batch, crops and the expected count are used.
         model: working grid and network.
         examples: training tomograms with all their labels.
         device: where.
@@ -82,7 +82,7 @@ def scout(
     """
     halves = _halves([len(e.labels) for e in examples], settings.seed)
     short = replace(settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS))), hidden="none")
-    found, label_rank = [], []
+    found, label_rank, listed = [], [], []
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
@@ -100,11 +100,15 @@ def scout(
             scores.append(score[unknown])
         pooled = np.concatenate(scores)
         label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
+        listed.append(len(pooled))
         found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
     joined = [_join(e, model.diameter, *scouts) for e, *scouts in zip(examples, *found, strict=True)]
     ranks = np.concatenate(label_rank)
     labels = len(ranks)
-    hidden = estimate_count(ranks)
+    # each scout was shown half of the labels, which are not among the candidates it is counted with
+    shown = labels / 2
+    hint = None if settings.count_hint is None else max(1.0, settings.count_hint * len(examples) - shown)
+    hidden = estimate_count(ranks, min(listed), hint=hint)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
             f"{np.isinf(ranks).sum()} of {labels} labels were not found again by a network trained on the others; the "
@@ -114,8 +118,7 @@ def scout(
             stacklevel=2,
         )
     return Scouting(
-        # each scout was shown half of the labels, which are not among the candidates it was counted with
-        count=max(float(labels), hidden + labels / 2),
+        count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],
     )

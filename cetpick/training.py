@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cetpick.calibration import choose_threshold
+from cetpick.calibration import Count, choose_threshold, estimate_count
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError
@@ -170,22 +170,27 @@ def train(
         model = replace(model, threshold=PAPER_THRESHOLD)
         return TrainedModel(network=network, settings=model, log=log, recipe=asdict(paper))
 
-    hint = settings.count_hint
     labels = sum(len(e.labels) for e in examples)
-    count = 0.0 if hint is None else max(hint * len(examples), float(labels))
+    hint = settings.count_hint
     if hint is not None and hint * len(examples) < labels:
         warnings.warn(
-            f"--count-hint {hint:g} is below the number of labels; {count:g} is taken", CetpickWarning, stacklevel=2
+            f"--count-hint {hint:g} is below the number of labels, {labels} in {len(examples)} tomograms",
+            CetpickWarning,
+            stacklevel=2,
         )
-    if hint is None or settings.hidden == "peaks":
+    if settings.hidden == "peaks" or hint is None:
         found = scout(settings, model, examples, device, progress)
-        count = found.count if hint is None else count
+        count = found.count
         if settings.hidden == "peaks":
-            examples = [replace(e, doubtful=d) for e, d in zip(examples, found.doubtful(count - labels), strict=True)]
+            places = found.doubtful(count.expected - labels)
+            examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
+    else:
+        count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
     network, log = optimise(
-        DefaultRecipe(examples, settings=settings, model=model, count=count, device=device), progress
+        DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device), progress
     )
     scores = np.concatenate([candidates(network, model, example)[1] for example in examples])
-    model = replace(model, count=count / len(examples), threshold=choose_threshold(scores, count))
-    told = {"count": count, "left_out_places": sum(len(e.doubtful) for e in examples)}
+    low, expected, high = (number / len(examples) for number in count)
+    model = replace(model, count=expected, count_limits=(low, high), threshold=choose_threshold(scores, count))
+    told = {"count": count._asdict(), "left_out_places": sum(len(e.doubtful) for e in examples)}
     return TrainedModel(network=network, settings=model, log=log, recipe=told)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cetpick.calibration import choose_threshold, estimate_count, label_ranks, label_scores, within
+from cetpick.calibration import Count, choose_threshold, estimate_count, label_ranks, label_scores, within
 
 
 def test_label_scores_take_the_best_candidate_in_reach() -> None:
@@ -21,43 +21,67 @@ def test_ranks_count_the_candidates_at_or_above_a_label() -> None:
     assert label_ranks([0.5, 0.9, 0.0], [0.9, 0.7, 0.5, 0.5, 0.1]).tolist() == [4, 1, np.inf]
 
 
-def test_count_of_two_separate_populations_is_exact() -> None:
+def test_count_of_two_separate_populations() -> None:
     # 20 of 100 particles are labels, at every fifth rank; then comes junk
-    assert estimate_count(np.arange(5, 101, 5)) == pytest.approx(100)
+    low, count, high = estimate_count(np.arange(3, 101, 5), 5000)
+    assert count == pytest.approx(100, rel=0.1)
+    assert 0.75 * count <= low <= count <= high <= 1.35 * count
 
 
-def test_overlapping_populations_give_the_truth_on_average() -> None:
-    estimates = []
-    for seed in range(20):
+def test_counts_of_overlapping_populations_are_right_and_so_are_their_limits() -> None:
+    counts = []
+    for seed in range(60):
         rng = np.random.default_rng(seed)
-        particles, junk = rng.normal(0.7, 0.12, 300), rng.normal(0.35, 0.1, 3000)
-        ranks = label_ranks(particles[:40], np.concatenate([particles, junk]))
-        estimates.append(estimate_count(ranks))
-    assert np.median(estimates) == pytest.approx(300, rel=0.15)
-    assert max(estimates) < 500
+        particles, junk = rng.normal(0.7, 0.12, 300), rng.normal(0.3, 0.1, 3000)
+        scores = np.concatenate([particles, junk])
+        counts.append(estimate_count(label_ranks(particles[:20], scores), len(scores)))
+    low, expected, high = np.array(counts).T
+    assert np.median(expected) == pytest.approx(300, rel=0.1)
+    assert np.quantile(expected, 0.1) > 225
+    assert np.quantile(expected, 0.9) < 375
+    assert 0.65 <= ((low <= 300) & (high >= 300)).mean() <= 0.95
+
+
+def test_two_lucky_labels_do_not_make_the_count() -> None:
+    """Ranks as scouts gave them to 12 labels of a tomogram with 123 particles."""
+    ranks = [2, 72, 50, 67, 5, 114, 81, 43, 13, 105, 104, 1]
+    assert 90 <= estimate_count(ranks, 2000).expected <= 140
+
+
+def test_a_wrong_hint_costs_little() -> None:
+    ranks = np.arange(3, 101, 5)
+    told = [estimate_count(ranks, 5000, hint=hint).expected for hint in (33, 100, 300)]
+    assert told == sorted(told)
+    assert told[0] >= 85
+    assert told[2] <= 120
 
 
 def test_count_of_labels_that_were_not_found_is_untold() -> None:
-    assert estimate_count([np.inf, np.inf]) == 0
-    assert estimate_count(np.repeat(np.arange(1, 31), 2)) == pytest.approx(30)
+    assert estimate_count([np.inf, np.inf], 100) == (0, 0, 0)
+    assert estimate_count([], 100) == (0, 0, 0)
+    low, expected, high = estimate_count([np.inf, np.inf], 100, hint=50)
+    assert expected == pytest.approx(50)
+    assert low < 30
+    assert high > 80
 
 
 def test_threshold_moves_into_the_gap_near_the_count() -> None:
     rng = np.random.default_rng(0)
     particles, junk = rng.uniform(0.6, 0.9, 100), rng.uniform(0, 0.3, 1000)
     scores = np.concatenate([particles, junk])
-    for count in (80, 90, 100):
-        threshold = choose_threshold(scores, count)
+    for count in (80, 90, 100, 120):
+        threshold = choose_threshold(scores, Count(0.8 * count, count, 1.3 * count))
         assert (scores >= threshold).sum() == 100
         assert 0.3 < threshold < 0.6
 
 
 def test_threshold_without_a_gap_keeps_near_the_count() -> None:
     scores = 1 / (1 + np.exp(np.linspace(4, -4, 400)))
-    assert 80 <= (scores >= choose_threshold(scores, 100)).sum() <= 130
+    assert 80 <= (scores >= choose_threshold(scores, Count(80, 100, 130))).sum() <= 130
 
 
 def test_threshold_of_few_or_no_candidates() -> None:
-    assert choose_threshold([], 10) == 0.5
-    assert choose_threshold([0.4], 10) == 0.4
-    assert choose_threshold([0.2, 0.8], 1) == 0.5
+    ten = Count(8, 10, 12)
+    assert choose_threshold([], ten) == 0.5
+    assert choose_threshold([0.4], ten) == 0.4
+    assert choose_threshold([0.2, 0.8], Count(1, 1, 1)) == 0.5

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from cetpick import scouting
+from cetpick.calibration import Count
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
@@ -23,7 +24,7 @@ def test_each_scout_gets_half_of_all_labels(labels: list[int]) -> None:
 
 def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
     points = [np.arange(9.0).reshape(3, 3), 100 + np.arange(6.0).reshape(2, 3)]
-    found = Scouting(count=9, unlabelled=points, ranks=[np.array([5.0, 1, np.inf]), np.array([2.0, 9])])
+    found = Scouting(count=Count(8, 9, 10), unlabelled=points, ranks=[np.array([5.0, 1, np.inf]), np.array([2.0, 9])])
     two = found.doubtful(2)
     assert [p.tolist() for p in two] == [[points[0][1].tolist()], [points[1][0].tolist()]]
     assert [len(p) for p in found.doubtful(0)] == [0, 0]
@@ -41,7 +42,7 @@ def examples(tiny: TinySet, labels: np.ndarray) -> tuple[TrainSettings, object, 
 def test_scouts_find_hidden_particles_and_count_them(tiny: TinySet) -> None:
     truth = tiny.truth["one"]
     found = scout(*examples(tiny, truth[:6]), torch.device("cpu"))
-    assert 0.7 * len(truth) <= found.count <= 1.5 * len(truth)
+    assert 0.7 * len(truth) <= found.count.expected <= 1.5 * len(truth)
     hidden = truth[6:]
     best = found.unlabelled[0][np.argsort(found.ranks[0])][: len(hidden)]
     distance = np.linalg.norm(hidden[:, None] - best[None], axis=2).min(axis=1)
@@ -55,4 +56,4 @@ def test_labels_that_no_scout_finds_again_are_said(tiny: TinySet, monkeypatch: p
         found = scout(
             TrainSettings(diameter=160, steps=1, crops=1, crop=(6, 32, 32)), model, example, torch.device("cpu")
         )
-    assert found.count == 6
+    assert found.count == (6, 6, 6)

@@ -18,23 +18,38 @@ def _block(inputs: int, outputs: int, convolutions: int = 2) -> nn.Sequential:
 
 
 class _Fusion(nn.Module):
-    """A residual 3D convolution over neighbouring slices."""
+    """A convolution in the plane and one over neighbouring slices, residual.
 
-    def __init__(self, channels: int, dilation: tuple[int, int, int]) -> None:
+    The pair costs 0.6 of a dense 3x3x3 convolution, and picks no worse (docs/method.md).
+    """
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.convolution = nn.Conv3d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
-        self.norm = nn.BatchNorm3d(channels)
+        self.layers = nn.Sequential(
+            nn.Conv3d(
+                channels,
+                channels,
+                (1, 3, 3),
+                padding=(0, dilation, dilation),
+                dilation=(1, dilation, dilation),
+                bias=False,
+            ),
+            nn.BatchNorm3d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.BatchNorm3d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.norm(self.convolution(x)))
+        return functional.relu(x + self.layers(x))
 
 
 class DefaultNetwork(nn.Module):
     """2.5D heatmap network.
 
     Each slice goes through a 7x7 stride-2 stem and a U-Net of three levels (`width`, 2, 4 times that); the features of
-    all slices are then fused by three 3x3x3 convolutions. Normalisation is BatchNorm with stored statistics, so that
-    an output depends on nothing but the `halo` around it.
+    all slices are then fused by three pairs of a convolution in the plane and one across it. Normalisation is BatchNorm
+    with stored statistics, so that an output depends on nothing but the `halo` around it.
 
     Attributes:
         stride: input voxels per output cell along (z, y, x).
@@ -56,13 +71,7 @@ class DefaultNetwork(nn.Module):
             [nn.ConvTranspose2d(4 * width, 2 * width, 2, stride=2), nn.ConvTranspose2d(2 * width, width, 2, stride=2)]
         )
         self.decoder = nn.ModuleList([_block(4 * width, 2 * width), _block(2 * width, fused)])
-        self.fusion = nn.Sequential(
-            nn.Conv3d(fused, fused, 3, padding=1, bias=False),
-            nn.BatchNorm3d(fused),
-            nn.ReLU(inplace=True),
-            _Fusion(fused, (1, 2, 2)),
-            _Fusion(fused, (1, 2, 2)),
-        )
+        self.fusion = nn.Sequential(_Fusion(fused), _Fusion(fused, 2), _Fusion(fused, 2))
         self.heatmap = nn.Conv3d(fused, classes, 1)
         nn.init.normal_(self.heatmap.weight, std=0.01)
         nn.init.constant_(self.heatmap.bias, prior_logit)  # type: ignore[arg-type]
