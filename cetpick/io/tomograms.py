@@ -40,9 +40,9 @@ def tomogram_name(path: str | PathLike[str]) -> str:
     in a folder ``VoxelSpacing10.000`` or the like are called like the run, which is the folder above that.
     """
     path = _named_by(Path(path))
-    name = path.name
-    if name.lower().endswith(STORE_ENDINGS) and path.absolute().parent.name.startswith(COPICK_SPACING):
-        return path.absolute().parents[1].name or name
+    name, folder = path.name, path.absolute().parent
+    if name.lower().endswith(STORE_ENDINGS) and folder.name.startswith(COPICK_SPACING) and folder.parent.name:
+        return folder.parent.name
     stem = _without(_without(name, COMPRESSED_ENDINGS), ENDINGS)
     return stem.removeprefix("rec_") or stem or name
 

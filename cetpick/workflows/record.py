@@ -21,6 +21,7 @@ from typing import Any
 from cetpick import __version__
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import replacing
+from cetpick.io.omezarr import is_store
 
 PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "zarr", "h5py", "pandas", "safetensors")
 
@@ -109,8 +110,11 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
         inputs: files that the command reads.
 
     Raises:
-        InputError: a result or an input is already there, or the folder is a file or cannot be written to.
+        InputError: a result or an input is already there, or the folder is a file, lies in a Zarr store, or cannot be
+            written to.
     """
+    if store := next((folder for folder in (path.absolute(), *path.absolute().parents) if is_store(folder)), None):
+        raise InputError("the output folder would lie in a Zarr store", file=store, cure="name another with -o")
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise InputError("a file is where the output folder should be", file=existing, cure="name another with -o")
