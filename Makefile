@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test test-slow lint clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,10 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers.
 
 test: lint  ## All quick tests, with a CPU alone in minutes.
 	$(BIN)/pytest
+
+test-slow: $(VENV)/.installed-dev  ## Tests against RELION, installed from Debian's archive (as root).
+	tests/slow/install.sh
+	$(BIN)/pytest -m slow
 
 clean:  ## Remove what the targets made.
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -72,8 +72,8 @@ class TomogramInfo:
     """All that is known of a tomogram without its voxels.
 
     Attributes:
-        name: rlnTomoName, else the file name without endings and a leading ``rec_``.
-        path: the file.
+        name: rlnTomoName, else the file name without endings and a leading ``rec_`` (see tomogram_name).
+        path: the file, or the folder of a Zarr store or of a level in it.
         grid: its voxel grid.
         header_voxel_size: angstrom, as the file's header says, None when that is unusable.
         relion: its row of a tomograms.star, if it came from one.

@@ -41,7 +41,10 @@ class StarFlavour(StrEnum):
 
 
 Tomograms = Annotated[
-    list[Path], typer.Argument(metavar="TOMOGRAM...", help="Tomograms (MRC, EM) or RELION 5 tomograms.star files.")
+    list[Path],
+    typer.Argument(
+        metavar="TOMOGRAM...", help="Tomograms (MRC, EM, OME-Zarr, EMAN2) or RELION 5 tomograms.star files."
+    ),
 ]
 Labels = Annotated[
     list[Path],

@@ -53,9 +53,10 @@ class VolumeHeader:
     Attributes:
         shape: voxels along (z, y, x).
         dtype: of the stored numbers, with their byte order.
-        offset: bytes before the voxels.
+        offset: bytes before the voxels, in files that hold them in one piece.
         axes: which axis of the array as stored is z, y and x.
         voxel_sizes: x, y, z in angstrom as stored; 0 where the header has none, and possibly nonsense.
+        no_voxel_size: why it has none, where there is more to say.
         origin: x, y, z image origin in angstrom with the sign that IMOD shows.
         details: what `info` shows.
         problems: what is wrong or unusual in the header, one sentence each.
@@ -66,6 +67,7 @@ class VolumeHeader:
     offset: int
     axes: tuple[int, int, int] = (0, 1, 2)
     voxel_sizes: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    no_voxel_size: str | None = None
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     details: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()

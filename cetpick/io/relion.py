@@ -69,7 +69,7 @@ def find_tomogram(name: str | None, tomograms: Sequence[TomogramInfo]) -> Tomogr
 
 def plain_name(name: str) -> str:
     """Return the tomogram's name in an rlnMicrographName such as ``Tomograms/t1/t1.mrc`` or ``TS_01.tomostar``."""
-    return tomogram_name(Path(Path(name).name.removesuffix(".tomostar")))
+    return tomogram_name(name.removesuffix(".tomostar"))
 
 
 def beyond_edge(points: Points, info: TomogramInfo) -> NDArray[np.float64]:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.io import em, mrc
+from cetpick.io import em, hdf, mrc, omezarr
 from cetpick.io.mrc import VolumeHeader
 from cetpick.io.tomograms_star import Which, scan_tomograms_star
 from cetpick.records import Grid, RelionTomogram, Tomogram, TomogramInfo
 
 TILT_SERIES_ENDINGS = (".ali", ".st", ".mrcs", ".preali")
-ENDINGS = (".mrc", ".rec", ".map", ".ccp4", ".em", *TILT_SERIES_ENDINGS)
+STORE_ENDINGS = (".ome.zarr", ".zarr")
+ENDINGS = (".mrc", ".rec", ".map", ".ccp4", ".em", *TILT_SERIES_ENDINGS, *hdf.ENDINGS, *STORE_ENDINGS)
 COMPRESSED_ENDINGS = (".gz", ".bz2")
+COPICK_SPACING = "VoxelSpacing"
+"""How folders begin that copick keeps tomograms in, within one folder a run."""
 
 VOXEL_SIZES = (0.1, 100.0)
 """Angstrom; what lies outside is no tomogram of biology but a header in other units, or empty."""
@@ -29,8 +34,15 @@ FEWEST_SECTIONS = 100
 
 
 def tomogram_name(path: str | PathLike[str]) -> str:
-    """Return the file name without its endings (.mrc.gz and the like) and a leading ``rec_``."""
-    name = Path(path).name
+    """Return the file name without its endings (.mrc.gz and the like) and a leading ``rec_``.
+
+    A level in a Zarr store is called like the store. copick calls stores by the kind of reconstruction: those directly
+    in a folder ``VoxelSpacing10.000`` or the like are called like the run, which is the folder above that.
+    """
+    path = _named_by(Path(path))
+    name, folder = path.name, path.absolute().parent
+    if name.lower().endswith(STORE_ENDINGS) and folder.name.startswith(COPICK_SPACING) and folder.parent.name:
+        return folder.parent.name
     stem = _without(_without(name, COMPRESSED_ENDINGS), ENDINGS)
     return stem.removeprefix("rec_") or stem or name
 
@@ -45,7 +57,8 @@ def read_info(
     """Read what can be known of a tomogram without its voxels.
 
     Args:
-        path: an MRC file, plain or compressed by gzip or bzip2, or an EM file (by its ending).
+        path: an MRC file, plain or compressed by gzip or bzip2; an EM file (by its ending); an HDF5 file of EMAN2; an
+            OME-Zarr store, for its finest level, or one level in it (``tomogram.zarr/1``).
         name: by default rlnTomoName, else the file name as tomogram_name has it.
         voxel_size: angstrom; else that of `relion` is taken (pixel size x binning), else that of the header.
         relion: its row of a tomograms.star.
@@ -80,7 +93,7 @@ def read_tomogram(
     voxel_size: float | None = None,
     relion: RelionTomogram | None = None,
 ) -> Tomogram:
-    """Read a tomogram: (z, y, x), read-only, in the dtype and byte order of the file; memory-mapped unless compressed.
+    """Read a tomogram: (z, y, x), read-only, in the dtype of the file; MRC and EM are memory-mapped, unless compressed.
 
     Args:
         source: a file, or what read_info told of it; the other arguments are those of read_info and for a file only.
@@ -104,7 +117,8 @@ def read_tomogram(
             expected="{2} x {1} x {0} voxels".format(*source.grid.shape),
             found="{2} x {1} x {0} voxels".format(*header.shape),
         )
-    return Tomogram(info=source, data=mrc.read_voxels(source.path, header))
+    _, read_voxels = _readers(source.path)
+    return Tomogram(info=source, data=read_voxels(source.path, header))
 
 
 def open_inputs(
@@ -136,7 +150,9 @@ def open_inputs(
         except CetpickError as error:
             failures.append(error)
             continue
-        infos.append(replace(info, name=f"{path.parent.resolve().name}_{info.name}") if names == "parent" else info)
+        infos.append(
+            replace(info, name=f"{_named_by(path).parent.resolve().name}_{info.name}") if names == "parent" else info
+        )
     _check_names(infos)
     return infos, failures
 
@@ -178,7 +194,23 @@ def _read_header(path: Path, relion: RelionTomogram | None) -> VolumeHeader:
             expected=f"it in the current folder, or in one above {relion.star}, which names it",
             cure="run in the RELION project folder",
         )
-    return em.read_header(path) if path.suffix.lower() == ".em" else mrc.read_header(path)
+    read_header, _ = _readers(path)
+    return read_header(path)
+
+
+def _readers(path: Path) -> tuple[Callable[[Path], VolumeHeader], Callable[[Path, VolumeHeader], NDArray[Any]]]:
+    """What reads header and voxels of a file."""
+    if omezarr.is_store(path):
+        return omezarr.read_header, omezarr.read_voxels
+    if hdf.is_hdf(path):
+        return hdf.read_header, hdf.read_voxels
+    return em.read_header if path.suffix.lower() == ".em" else mrc.read_header, mrc.read_voxels
+
+
+def _named_by(path: Path) -> Path:
+    """What a tomogram is named after: the store for a level in one, else the file itself."""
+    inside = not path.suffix
+    return next((folder for folder in path.parents if inside and folder.name.lower().endswith(STORE_ENDINGS)), path)
 
 
 def _voxel_size(path: Path, header: VolumeHeader, voxel_size: float | None, relion: RelionTomogram | None) -> float:
@@ -203,7 +235,7 @@ def _voxel_size(path: Path, header: VolumeHeader, voxel_size: float | None, reli
             "no usable voxel size in its header",
             file=path,
             expected=expected,
-            found=f"{stored:g} A",
+            found=header.no_voxel_size or f"{stored:g} A",
             cure="give --voxel-size",
         )
     if math.isclose(stored, 1.0, rel_tol=1e-6):

@@ -14,6 +14,7 @@ from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.coordinates import HANDLERS, read_coordinates, recognise
 from cetpick.io.model import is_model, read_header
 from cetpick.io.mrc import reading
+from cetpick.io.omezarr import is_store
 from cetpick.io.star import read_star
 from cetpick.io.tomograms import COMPRESSED_ENDINGS, ENDINGS, read_info
 from cetpick.io.tomograms_star import Which, scan_tomograms_star
@@ -60,6 +61,8 @@ def describe(path: Path, *, tomograms: Sequence[TomogramInfo] = (), which: Which
     Raises:
         InputError: unreadable, damaged, or of no known kind.
     """
+    if is_store(path):
+        return describe_tomogram(path)
     with reading(path):
         model = is_model(path)
     if model:
@@ -180,7 +183,7 @@ def describe_tomograms_star(path: Path, which: Which) -> Description:
                 "voxel_size": relion.voxel_size,
                 "pixel_size": relion.pixel_size,
                 "binning": relion.binning,
-                "exists": file.is_file(),
+                "exists": file.exists(),
                 "file": str(file),
             }
             for file, relion in tomograms
@@ -229,7 +232,13 @@ def _describe_volume(path: Path, unknown: InputError) -> Description:
         "is no file that cetpick knows",
         file=path,
         expected=", ".join(
-            dict.fromkeys(["tomogram (MRC, EM)", *(item.description for item in HANDLERS), "model (.safetensors)"])
+            dict.fromkeys(
+                [
+                    "tomogram (MRC, EM, EMAN2 HDF5, OME-Zarr)",
+                    *(item.description for item in HANDLERS),
+                    "model (.safetensors)",
+                ]
+            )
         ),
         found=unknown.found if path.stat().st_size else "an empty file",
     ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -20,13 +21,21 @@ from typing import Any
 from cetpick import __version__
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import replacing
+from cetpick.io.omezarr import is_store
 
-PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "pandas", "safetensors")
+PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "zarr", "h5py", "pandas", "safetensors")
 
 
 def sha256(path: str | PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with Path(path).open("rb") as file:
+    """Hexadecimal SHA-256 of a file; for a folder, of the lines that sha256sum prints of its files.
+
+    By hand, in the folder: ``find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        lines = "".join(f"{sha256(file)}  ./{file.relative_to(path).as_posix()}\n" for file in _files(path))
+        return hashlib.sha256(lines.encode()).hexdigest()
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -51,10 +60,10 @@ class RunRecord:
         }
 
     def add_inputs(self, paths: Iterable[str | PathLike[str]]) -> None:
-        """Note input files with size and SHA-256; what is no longer readable is noted as such."""
+        """Note input files and Zarr stores with size and SHA-256; what is no longer readable is noted as such."""
         for path in paths:
             try:
-                entry: dict[str, Any] = {"bytes": Path(path).stat().st_size, "sha256": sha256(path)}
+                entry: dict[str, Any] = {"bytes": _size(Path(path)), "sha256": sha256(path)}
             except OSError as error:
                 entry = {"unreadable": str(error)}
             self.values["inputs"][str(path)] = entry
@@ -101,8 +110,11 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
         inputs: files that the command reads.
 
     Raises:
-        InputError: a result or an input is already there, or the folder is a file or cannot be written to.
+        InputError: a result or an input is already there, or the folder is a file, lies in a Zarr store, or cannot be
+            written to.
     """
+    if store := next((folder for folder in (path.absolute(), *path.absolute().parents) if is_store(folder)), None):
+        raise InputError("the output folder would lie in a Zarr store", file=store, cure="name another with -o")
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise InputError("a file is where the output folder should be", file=existing, cure="name another with -o")
@@ -130,6 +142,15 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
             expected="a folder without earlier results",
             cure="name another output with -o, or add --overwrite",
         )
+
+
+def _files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(files, key=lambda path: os.fsencode(path.relative_to(folder)))
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path)) if path.is_dir() else path.stat().st_size
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,112 @@
+"""HDF5 tomograms of EMAN2, ``MDF/images/0/image``: the header and the voxels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cetpick.errors import InputError
+from cetpick.io.chunked import check_volume, decoding, missing_chunks
+from cetpick.io.mrc import VolumeHeader, reading
+
+EXTRA = "hdf"
+ENDINGS = (".hdf", ".h5")
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+IMAGES = "MDF/images"
+
+
+def is_hdf(path: Path) -> bool:
+    """Whether a file is called .hdf or .h5, or begins like an HDF5 file."""
+    if path.suffix.lower() in ENDINGS:
+        return True
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(SIGNATURE)) == SIGNATURE
+    except OSError:
+        return False
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """Read the header of a tomogram that EMAN2 wrote; the voxel sizes are its apix_x, apix_y and apix_z.
+
+    EMAN2 stores most tomograms as whole numbers of a few bits, and what they stand for in stored_rendermin and
+    stored_rendermax. That is a line, which the normalisation undoes, so it is told but not applied.
+
+    Raises:
+        InputError: h5py is not installed, no such file, damaged, not EMAN2's, several images, no volume, or not whole.
+    """
+    with _image(path) as (attributes, voxels):
+        shape = check_volume(path, voxels.shape, voxels.dtype)
+        gaps = _gaps(path, voxels)
+        dtype = voxels.dtype
+        x, y, z = (_number(attributes, f"apix_{axis}") or 0.0 for axis in "xyz")
+        scaling = {name: _number(attributes, f"stored_{name}") for name in ("renderbits", "rendermin", "rendermax")}
+    return VolumeHeader(
+        shape=shape,
+        dtype=dtype,
+        offset=0,
+        voxel_sizes=(x, y, z),
+        details={"format": "EMAN2 HDF5", "dtype": dtype.name, **scaling, "voxel_sizes": [x, y, z]},
+        problems=(gaps,) if gaps else (),
+    )
+
+
+def read_voxels(path: Path, header: VolumeHeader) -> NDArray[Any]:
+    """The (z, y, x) voxels of the file that `header` was read from, in memory, read-only, as stored.
+
+    Raises:
+        InputError: as read_header, or a chunk is damaged.
+    """
+    with _image(path) as (_, stored):
+        voxels: NDArray[Any] = np.asarray(stored[()])
+    voxels.flags.writeable = False
+    return voxels.reshape(header.shape)
+
+
+@contextmanager
+def _image(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The attributes and the dataset of the only image in a file of EMAN2."""
+    with reading(path), decoding(path, EXTRA):
+        import h5py
+
+        # Locks are refused by many network file systems; a file that is only read does not need one.
+        with h5py.File(path, "r", locking="best-effort") as file:
+            images = file.get(IMAGES)
+            if images is None or "0/image" not in images:
+                raise InputError(
+                    "is no tomogram of EMAN2",
+                    file=path,
+                    expected=f"a dataset {IMAGES}/0/image",
+                    found=", ".join(file) or "an empty HDF5 file",
+                )
+            if len(images) > 1:
+                raise InputError(
+                    "holds a stack of images, of particles or a tilt series, and no tomogram",
+                    file=path,
+                    expected="one volume",
+                    found=f"{len(images)} images",
+                )
+            yield images["0"].attrs, images["0/image"]
+
+
+def _gaps(path: Path, voxels: Any) -> str | None:
+    """What is to be said of chunks that are not stored; data in one piece are all there, or HDF5 refuses the file."""
+    stored = voxels.id.get_storage_size()
+    if voxels.chunks is None:
+        return missing_chunks(path, int(stored >= voxels.nbytes), 1, 0.0)
+    total = math.prod(-(-side // step) for side, step in zip(voxels.shape, voxels.chunks, strict=True))
+    return missing_chunks(path, voxels.id.get_num_chunks(), total, float(voxels.fillvalue))
+
+
+def _number(attributes: Any, name: str) -> float | None:
+    """An attribute of EMAN2, None where it is missing or no number."""
+    value = np.asarray(attributes.get(f"EMAN.{name}"))
+    return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
