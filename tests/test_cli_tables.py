@@ -200,6 +200,17 @@ class TestEvaluate:
         assert code == 0
         assert "10 angstrom a voxel, but 13.48" in err
 
+    def test_truth_is_told_from_other_points_in_a_folder(self, cetpick: Run, tmp_path: Path) -> None:
+        picks = [written(tmp_path / f"t{i}.csv", PICKS) for i in (1, 2, 3)]
+        for i in (1, 2):
+            written(tmp_path / "set" / f"t{i}_gold.csv", "x,y,z\n1,1,1\n")
+            written(tmp_path / "set" / f"t{i}_truth.csv", TRUTH)
+        third = written(tmp_path / "t3_truth.csv", TRUTH)
+        code, out, _ = cetpick("evaluate", *picks, "--truth", tmp_path / "set", "--truth", third, "--json")
+        assert code == 0
+        read = [Path(entry["truth"]["file"]).name for entry in json.loads(out)["tomograms"]]
+        assert read == ["t1_truth.csv", "t2_truth.csv", "t3_truth.csv"]
+
     def test_unusable_input(self, cetpick: Run, tmp_path: Path) -> None:
         picks, truth = written(tmp_path / "t.csv", PICKS), written(tmp_path / "t_truth.csv", TRUTH)
         bare = written(tmp_path / "bare" / "t2.coords", "1 2 3\n")

@@ -19,7 +19,9 @@ def evaluate(
         list[Path],
         typer.Argument(metavar="PICKS...", help="Picks in any known format, or output folders of `cetpick pick`."),
     ],
-    truth: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Reference coordinates; a folder for several.")],
+    truth: Annotated[
+        list[Path], typer.Option(metavar="FILE|DIR", help="Reference coordinates, or a folder of them; repeatable.")
+    ],
     radius: Annotated[
         list[float] | None,
         typer.Option(metavar="VOXELS", help="Largest distance of a match; repeatable. Half the diameter, else 5."),

@@ -23,7 +23,8 @@ from cetpick.workflows.inputs import InputOptions
 
 DEFAULT_RADIUS = 5.0
 """Voxels."""
-NAME_ENDINGS = (*LABEL_ENDINGS, "_truth", "_gold", "_reference", "_candidates")
+TRUTH_ENDINGS = ("_truth", "_reference")
+NAME_ENDINGS = (*LABEL_ENDINGS, *TRUTH_ENDINGS, "_gold", "_candidates")
 """What files of picks and truth carry after the name of their tomogram."""
 
 
@@ -123,7 +124,7 @@ class EvaluateSummary:
 
 def run_evaluate(
     picks: Sequence[Path],
-    truth: Path,
+    truth: Sequence[Path],
     *,
     radii: Sequence[float] = (),
     margin: Margin | None = None,
@@ -136,7 +137,8 @@ def run_evaluate(
 
     Args:
         picks: coordinate files, folders of them, and output folders of `cetpick pick`.
-        truth: a coordinate file, or a folder of files named like the tomograms.
+        truth: coordinate files named like the tomograms, and folders of them; of several files for one tomogram in a
+            folder the one that ends in _truth or _reference.
         radii: of a match, voxels; by default half the diameter, if an output folder tells it, else DEFAULT_RADIUS.
         margin: x, y, z voxels along the faces of the volume that do not count.
         size: of all volumes along x, y, z, voxels.
@@ -155,7 +157,8 @@ def run_evaluate(
         raise InputError("the size is given twice", cure="give either --tomogram or --shape")
     infos = open_grids(tomograms, options)
     pairs = pair_by_name(
-        read_point_sets(picks, infos, binned=options.binned), read_point_sets([truth], infos, binned=options.binned)
+        read_point_sets(picks, infos, binned=options.binned),
+        read_point_sets(truth, infos, binned=options.binned, preferred=TRUTH_ENDINGS),
     )
     scored = _are_scored([found for found, _ in pairs], threshold)
     scenes = [_scene(found, wanted, infos, size, threshold) for found, wanted in pairs]
@@ -174,7 +177,11 @@ def run_evaluate(
 
 
 def read_point_sets(
-    paths: Sequence[Path], infos: Sequence[TomogramInfo], *, binned: bool | None = None
+    paths: Sequence[Path],
+    infos: Sequence[TomogramInfo],
+    *,
+    binned: bool | None = None,
+    preferred: tuple[str, ...] = (),
 ) -> dict[str, PointSet]:
     """Read points, by the name of their tomogram.
 
@@ -182,11 +189,12 @@ def read_point_sets(
         paths: coordinate files, folders of them, and output folders of `cetpick pick`.
         infos: tomograms, as far as known.
         binned: see read_coordinates.
+        preferred: of several files for one tomogram in a folder those whose names end so are read.
 
     Raises:
         InputError: an unusable file, or two files with points in one tomogram.
     """
-    files = [item for path in paths for item in _files(path)]
+    files = [item for path in paths for item in _files(path, preferred)]
     sets: dict[str, PointSet] = {}
     for file, name, run in files:
         known = _tomograms_of(file, name, infos, alone=len(files) == 1)
@@ -277,7 +285,7 @@ def _named(item: PointSet) -> bool:
     return item.coordinates.tomogram is not None
 
 
-def _files(path: Path) -> Iterator[tuple[Path, str, PickRun | None]]:
+def _files(path: Path, preferred: tuple[str, ...]) -> Iterator[tuple[Path, str, PickRun | None]]:
     """The coordinate files that `path` stands for, the tomograms they are named after, and their runs."""
     if (path / "run.json").is_file() and (path / "candidates").is_dir():
         for name, run in read_run(path).items():
@@ -289,7 +297,10 @@ def _files(path: Path) -> Iterator[tuple[Path, str, PickRun | None]]:
             raise InputError(
                 "the folder holds no coordinate files", file=path, expected=f"*{', *'.join(sorted(suffixes))}"
             )
-        yield from ((file, _name(file), None) for file in files)
+        clear = {_name(file) for file in files if file.stem.endswith(preferred)}
+        yield from (
+            (file, _name(file), None) for file in files if _name(file) not in clear or file.stem.endswith(preferred)
+        )
     else:
         yield path, _name(path), None
 
