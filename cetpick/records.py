@@ -16,6 +16,10 @@ DEFAULT_CLASS = "particle"
 """The class of labels and picks that were given none."""
 
 
+ANGLES = ["rot", "tilt", "psi"]
+"""Columns of a particle's orientation, degrees, RELION's convention (see geometry)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """The voxel grid of a stored tomogram.
@@ -124,13 +128,17 @@ class Coordinates:
     def from_points(cls, xyz: ArrayLike, **columns: Any) -> Coordinates:
         """Make a record of points (n, 3); arrays among `columns` named like table columns join the table.
 
-        `columns` may hold ``score`` and ``class_`` (one value a point) besides the attributes of the record.
+        `columns` may hold ``score`` and ``class_`` (one value a point; None: not known) and ``angles`` (n, 3; None: not
+        known) besides the attributes of the record.
         """
         points = as_points(xyz)
         table = pd.DataFrame(points, columns=["x", "y", "z"])
-        table["class"] = columns.pop("class_", DEFAULT_CLASS)
+        classes = columns.pop("class_", None)
+        table["class"] = DEFAULT_CLASS if classes is None else pd.Series(list(classes), dtype=object)
         if (score := columns.pop("score", None)) is not None:
             table["score"] = np.asarray(score, dtype=np.float64)
+        if (angles := columns.pop("angles", None)) is not None:
+            table[ANGLES] = as_points(angles)
         return cls(table=table, **columns)
 
     @property

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.io.coordinates import HANDLERS, read_coordinates, recognise
+from cetpick.io.coordinates import read_coordinates
+from cetpick.io.formats import HANDLERS, recognise
 from cetpick.io.model import is_model, read_header
 from cetpick.io.mrc import reading
 from cetpick.io.star import read_star
