@@ -105,7 +105,11 @@ def loss_text(path: Path, handler: Handler, lost: Iterable[str]) -> str:
 
 
 def pair_labels(
-    tomograms: Sequence[TomogramInfo], labels: Sequence[str | PathLike[str]], *, binned: bool | None = None
+    tomograms: Sequence[TomogramInfo],
+    labels: Sequence[str | PathLike[str]],
+    *,
+    binned: bool | None = None,
+    z: float | None = None,
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Read label files and tell which tomogram each belongs to.
 
@@ -116,6 +120,7 @@ def pair_labels(
         tomograms: the labelled tomograms.
         labels: files, or folders of files with the endings of known formats.
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
+        z: of all points of two-dimensional files, voxels.
 
     Returns:
         Pairs, in the order of `tomograms`.
@@ -143,7 +148,7 @@ def pair_labels(
         else:
             strays.append(str(file))
             continue
-        records = read_coordinates(file, tomograms=candidates, binned=binned)
+        records = read_coordinates(file, tomograms=candidates, binned=binned, z=z)
         if not records:
             strays.append(str(file))
         for record in records:

@@ -14,6 +14,8 @@ from cetpick.io.handler import HEAD_BYTES, Capabilities, Handler, Item, needed_i
 from cetpick.io.numbered import DOC, class_numbers, is_class_number
 from cetpick.records import ANGLES, DEFAULT_CLASS, Coordinates, TomogramInfo
 
+STAR = "STAR of RELION or Warp"
+"""How the handlers of relion.py describe themselves."""
 GROUPS = ("object", "contour")
 """Columns of what points belong to in IMOD; one value says nothing."""
 
@@ -137,7 +139,7 @@ def _is_table(_: Path, head: bytes) -> bool:
 def _relion(flavour: relion.Flavour) -> Handler:
     return Handler(
         name=flavour,
-        description="STAR of RELION or Warp",
+        description=STAR,
         suffixes=(".star",),
         holds=Capabilities(score=True, angles=True, several=True, tomogram=True),
         recognises=lambda _, head: _star_of(head) == "",
