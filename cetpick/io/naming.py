@@ -22,12 +22,13 @@ def find_tomogram(name: str | None, tomograms: Sequence[TomogramInfo]) -> Tomogr
     """
     if name is None:
         return tomograms[0] if len(tomograms) == 1 else None
-    plain = plain_name(name)
+    plain, bare = plain_name(name), name.removesuffix(".tomostar")
     matches = [
         (
             info.name != name,
             info.path != Path(name),
             info.relion is None or info.relion.name != name,
+            info.name != bare,
             info.name != plain,
             tomogram_name(info.path) != plain,
         )
