@@ -287,6 +287,27 @@ class TestLosses:
         assert lost["copick"] == ["class (2 classes)", "column note"]
         assert lost["imod"] == ["angles", "column note"]
 
+    def test_what_only_some_points_have(self):
+        with_score = Item(table=points_table(score=[1.0, np.nan, 2.0]))
+        assert cannot_hold(WRITTEN["relion31"], [with_score]) == ["score (2 of 3 points have one)"]
+        angles = Item(table=points_table(rot=1.0, tilt=2.0, psi=3.0))
+        lost = cannot_hold(WRITTEN["pytom"], [angles, Item(table=points_table())])
+        assert lost == ["angles (3 of 6 points have them)"]
+        assert cannot_hold(WRITTEN["relion31"], [Item(table=points_table(rot=1.0))]) == ["column rot"]
+
+    def test_classes_of_numbers_may_be_negative(self, tmp_path):
+        table = points_table(**{"class": ["-1", "2", "0"]})
+        write_coordinates(tmp_path / "volume.em", [(tomogram(), table)])
+        assert one(tmp_path / "volume.em").table["class"].tolist() == ["-1", "2", "0"]
+
+    @quiet
+    def test_a_default_class_among_others_keeps_its_name(self, tmp_path):
+        table = points_table(**{"class": ["particle", "a", "a"]})
+        write_coordinates(tmp_path / "volume.xml", [(tomogram(), table)])
+        assert one(tmp_path / "volume.xml").table["class"].tolist() == ["particle", "a", "a"]
+        with pytest.raises(InputError, match="XML cannot hold"):
+            write_coordinates(tmp_path / "b.xml", [(tomogram(), points_table(**{"class": "a\x01"}))])
+
     def test_nothing_to_lose(self):
         table = points_table(object=1, contour=[1, 1, 1], **{"class": "particle"})
         assert not any(cannot_hold(handler, [Item(table=table)]) for handler in WRITTEN.values())
@@ -416,6 +437,7 @@ def samples():
     yield "flat.json", json.dumps({"pickable_object_name": "a", "voxel_spacing": 1, "points": [[]]}).encode()
     matrix = {"location": {"x": 1, "y": 1, "z": 1}, "transformation_": [[1e400]]}
     yield "matrix.json", json.dumps({"pickable_object_name": "a", "voxel_spacing": 1, "points": [matrix]}).encode()
+    yield "signs.tbl", b"1 " * 25 + b"1+" * 30_000
     yield "wide.tbl", b"1 " * 200_000
     yield "number.tbl", b" ".join([b"1e999"] * 35)
 

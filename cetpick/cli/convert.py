@@ -36,7 +36,8 @@ def convert(
         ),
     ] = None,
     to_voxel_size: Annotated[
-        float | None, typer.Option(metavar="ANGSTROM", help="Voxel size of OUT's grid, without a tomogram at hand.")
+        float | None,
+        typer.Option(metavar="ANGSTROM", help="Voxel size of OUT's grid, in the place of its tomogram or header."),
     ] = None,
     binning: Annotated[
         float | None, typer.Option("--bin", metavar="N", help="Or how many voxels of IN make one of OUT's grid.")

@@ -17,13 +17,15 @@ from cetpick.errors import InputError
 from cetpick.geometry import convert_angles
 from cetpick.io.atomic import replacing
 from cetpick.io.handler import Item, whole_lines
-from cetpick.io.numbered import Numbered, from_items, to_records, whole_numbers
+from cetpick.io.numbered import Numbered, documented, from_items, to_records, whole_numbers
 from cetpick.io.plain import finite_numbers
 from cetpick.io.star import read_text
 from cetpick.records import Coordinates, TomogramInfo
 
 FEWEST, MOST = 26, 42
 """Columns of a table with positions."""
+LONGEST = 80
+"""Characters of a number, real and imaginary part."""
 
 _SHIFT, _ANGLES, _SCORE = slice(3, 6), slice(6, 9), 9
 _TOMOGRAM, _CLASS, _POSITION = 19, 21, slice(23, 26)
@@ -34,7 +36,7 @@ _IMAGINARY = re.compile(r"(?<=[\d.])[+-][\d.eE+-]+i$")
 def is_table(_: Path, head: bytes) -> bool:
     """Whether a text begins with a row of Dynamo's width."""
     first = next((line for line in whole_lines(head) if line.strip()), "").split()
-    return FEWEST <= len(first) <= MOST and all(map(_is_number, first))
+    return _is_row(first)
 
 
 def read_table(path: Path, tomograms: Sequence[TomogramInfo]) -> list[Coordinates]:
@@ -45,11 +47,11 @@ def read_table(path: Path, tomograms: Sequence[TomogramInfo]) -> list[Coordinate
     """
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if words := [_IMAGINARY.sub("", word) for word in line.split()]:
-            if not (FEWEST <= len(words) <= MOST and all(map(_is_number, words))):
+        if words := line.split():
+            if not _is_row(words):
                 expected = f"{FEWEST} to {MOST} numbers"
                 raise InputError(f"line {number} does not fit", file=path, expected=expected, found=line[:80])
-            rows.append(words[:FEWEST])
+            rows.append([_IMAGINARY.sub("", word) for word in words[:FEWEST]])
     values = finite_numbers(path, rows, width=FEWEST)
     return to_records(
         path,
@@ -73,11 +75,17 @@ def write_table(path: Path, items: Sequence[Item]) -> None:
     values[:, _ANGLES] = convert_angles(rows.angles, source="relion", target="dynamo")
     values[:, _SCORE], values[:, _TOMOGRAM], values[:, _CLASS] = rows.scores, rows.tomograms, rows.classes
     values[:, _POSITION] = rows.points
-    with replacing(path) as temporary:
+    with documented(path, items), replacing(path) as temporary:
         np.savetxt(temporary, values, fmt="%.9g")
 
 
+def _is_row(words: Sequence[str]) -> bool:
+    return FEWEST <= len(words) <= MOST and all(map(_is_number, words))
+
+
 def _is_number(word: str) -> bool:
+    if len(word) > LONGEST:
+        return False
     try:
         float(_IMAGINARY.sub("", word))
     except ValueError:

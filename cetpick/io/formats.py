@@ -78,19 +78,32 @@ def cannot_hold(handler: Handler, items: Sequence[Item], *, voxel_size: float | 
     columns = dict.fromkeys(column for item in items for column in item.table.columns)
     classes = list(dict.fromkeys(name for item in items for name in item.classes))
     lost = []
-    if "score" in columns and not holds.score:
-        lost.append("score")
+    lost += _lost_numbers("score", [_count(item, ["score"]) for item in items], items, held=holds.score)
     lost += _lost_classes(handler, classes)
-    if any(item.angles is not None for item in items) and not holds.angles:
-        lost.append("angles")
+    lost += _lost_numbers("angles", [_count(item, ANGLES) for item in items], items, held=holds.angles)
     if voxel_size is not None and not holds.voxel_size:
         lost.append(f"voxel size ({voxel_size:g} A)")
     if holds.columns is not None:
-        known = {"x", "y", "z", "class", "score", *ANGLES, *holds.columns}
+        known = {"x", "y", "z", "class", "score", *holds.columns, *(ANGLES if {*ANGLES} <= columns.keys() else ())}
         others = [column for column in columns if column not in known and not _says_nothing(column, items)]
         if others:
             lost.append(f"column{'s' if len(others) > 1 else ''} {', '.join(others)}")
     return lost
+
+
+def _count(item: Item, columns: list[str]) -> int:
+    """How many points have numbers in all of these columns."""
+    if not {*columns} <= set(item.table.columns):
+        return 0
+    return int(item.table[columns].apply(pd.to_numeric, errors="coerce").notna().all(axis=1).sum())
+
+
+def _lost_numbers(what: str, counts: list[int], items: Sequence[Item], *, held: bool) -> list[str]:
+    """What every point has, or none: numbers that only some have cannot be held."""
+    points = sum(map(len, items))
+    if not any(counts) or (held and sum(counts) == points):
+        return []
+    return [f"{what} ({sum(counts)} of {points} points have {'one' if what == 'score' else 'them'})" if held else what]
 
 
 def _lost_classes(handler: Handler, classes: list[str]) -> list[str]:

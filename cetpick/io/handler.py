@@ -94,7 +94,7 @@ class Item:
         """Orientations (n, 3), RELION's convention, None when not all are known."""
         if not {*ANGLES} <= set(self.table.columns):
             return None
-        angles = as_points(self.table[ANGLES].to_numpy(dtype=np.float64))
+        angles = as_points(self.table[ANGLES].apply(pd.to_numeric, errors="coerce"))
         return angles if np.isfinite(angles).all() else None
 
     @property

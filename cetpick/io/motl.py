@@ -18,7 +18,7 @@ from cetpick.io.atomic import replacing
 from cetpick.io.em import HEADER_BYTES
 from cetpick.io.handler import Item
 from cetpick.io.mrc import reading
-from cetpick.io.numbered import Numbered, from_items, to_records, whole_numbers
+from cetpick.io.numbered import Numbered, documented, from_items, to_records, whole_numbers
 from cetpick.io.plain import finite_numbers
 from cetpick.records import Coordinates, TomogramInfo
 
@@ -75,5 +75,5 @@ def write_motive_list(path: Path, items: Sequence[Item]) -> None:
     values[..., _TOMOGRAM], values[..., _CLASS] = rows.tomograms, rows.classes
     values[..., _POSITION] = voxel_to_matlab(rows.points)
     values[..., _ANGLES] = convert_angles(rows.angles, source="relion", target="tom")
-    with replacing(path) as temporary:
+    with documented(path, items), replacing(path) as temporary:
         emfile.write(temporary, values)

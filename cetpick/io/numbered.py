@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,12 +95,19 @@ def to_records(path: Path, rows: Numbered, tomograms: Sequence[TomogramInfo]) ->
     return records
 
 
-def from_items(path: Path, items: Sequence[Item]) -> Numbered:
-    """Particles of all items, with tomograms and classes numbered; write the .doc file beside `path`."""
-    numbers = tomogram_numbers(items)
+@contextmanager
+def documented(path: Path, items: Sequence[Item]) -> Iterator[None]:
+    """Write the .doc file beside `path` when the body, which writes that, has succeeded."""
     with replacing(path.with_suffix(DOC)) as temporary:
+        numbers = tomogram_numbers(items)
         lines = (f"{number} {item.tomogram or path.stem}\n" for number, item in zip(numbers, items, strict=True))
         temporary.write_text("".join(lines), encoding="utf-8")
+        yield
+
+
+def from_items(path: Path, items: Sequence[Item]) -> Numbered:
+    """Particles of all items, with tomograms and classes numbered."""
+    numbers = tomogram_numbers(items)
     lengths = [len(item) for item in items]
     scores = known_scores(path, items) or [np.zeros(n) for n in lengths]
     angles = [np.zeros((n, 3)) if item.angles is None else item.angles for n, item in zip(lengths, items, strict=True)]
@@ -129,7 +137,7 @@ def class_numbers(names: Iterable[str]) -> dict[str, int]:
 
 def is_class_number(name: str) -> bool:
     """Whether a class is a whole number as files of numbers give it back."""
-    return name.isascii() and name.isdecimal() and str(int(name)) == name and int(name) < LARGEST_NUMBER
+    return re.fullmatch(r"0|-?[1-9]\d{0,6}", name, flags=re.ASCII) is not None
 
 
 def tomogram_numbers(items: Sequence[Item]) -> list[int]:
@@ -140,12 +148,12 @@ def tomogram_numbers(items: Sequence[Item]) -> list[int]:
 
 
 def whole_numbers(path: Path, name: str, values: NDArray[np.float64]) -> Integers:
-    """Numbers (n,) of tomograms or classes as such.
+    """Numbers (n,) of tomograms or classes (which av3 lets be negative) as such.
 
     Raises:
-        InputError: not whole, negative, or larger than any that is meant.
+        InputError: not whole, or larger than any that is meant.
     """
-    bad = (values != np.round(values)) | (values < 0) | (values > LARGEST_NUMBER)
+    bad = (values != np.round(values)) | (np.abs(values) > LARGEST_NUMBER)
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(f"particle {row + 1}: {name} is not a whole number", file=path, found=f"{values[row]:g}")

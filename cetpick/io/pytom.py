@@ -6,6 +6,7 @@ that expand without end, is refused before any of it is expanded.
 
 from __future__ import annotations
 
+import re
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -90,6 +91,7 @@ def read_particle_list(path: Path, tomograms: Sequence[TomogramInfo]) -> list[Co
 def write_particle_list(path: Path, items: Sequence[Item]) -> None:
     """Write a particle list; Origin is the file of the tomogram, or its name."""
     root = ET.Element(ROOT)
+    classified = {name for item in items for name in item.classes} != {DEFAULT_CLASS}
     scores = known_scores(path, items)
     for number, item in enumerate(items):
         angles = np.zeros((len(item), 3)) if item.angles is None else item.angles
@@ -100,12 +102,18 @@ def write_particle_list(path: Path, items: Sequence[Item]) -> None:
             ET.SubElement(particle, "Rotation", Z1=repr(phi), Z2=repr(psi), X=repr(theta), Paradigm="ZXZ")
             ET.SubElement(particle, "Shift", X="0.0", Y="0.0", Z="0.0")
             position = {"X": repr(x), "Y": repr(y), "Z": repr(z), "Binning": "1"}
-            ET.SubElement(particle, "PickPosition", position, Origin=item.tomogram or "")
+            ET.SubElement(particle, "PickPosition", position, Origin=_legal(path, item.tomogram or ""))
             ET.SubElement(particle, "Score", Type="FLCFScore", Value=repr(score))
-            ET.SubElement(particle, "Class", Name="0" if name == DEFAULT_CLASS else name)
+            ET.SubElement(particle, "Class", Name=_legal(path, name) if classified else "0")
     ET.indent(root)
     with replacing(path) as temporary:
         ET.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=False)
+
+
+def _legal(path: Path, text: str) -> str:
+    if illegal := re.search(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
+        raise InputError("XML cannot hold a name with this character", file=path, found=repr(illegal[0]))
+    return text
 
 
 def _particles(path: Path) -> list[Particle]:

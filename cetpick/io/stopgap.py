@@ -11,7 +11,7 @@ import pandas as pd
 from cetpick.errors import InputError
 from cetpick.geometry import convert_angles, matlab_to_voxel, voxel_to_matlab
 from cetpick.io.handler import Item
-from cetpick.io.numbered import Numbered, from_items, to_records, whole_numbers
+from cetpick.io.numbered import Numbered, documented, from_items, to_records, whole_numbers
 from cetpick.io.star import read_star, star_numbers, write_star
 from cetpick.records import Coordinates, TomogramInfo
 
@@ -59,4 +59,5 @@ def write_motive_list(path: Path, items: Sequence[Item]) -> None:
     table[_SHIFT] = np.zeros((count, 3))
     table[["phi", "psi", "the"]] = convert_angles(rows.angles, source="relion", target="tom")[:, [0, 2, 1]]
     table["class"] = rows.classes
-    write_star(path, {BLOCK: table})
+    with documented(path, items):
+        write_star(path, {BLOCK: table})

@@ -64,7 +64,7 @@ def run_convert(
         output: a file; or a folder (without an ending, or already there), which gets one file for each tomogram.
         tomograms: tomogram files and tomograms.star files; of the latter the tomograms themselves need not be there.
         to_tomograms: those that the output is for, when that are others than `tomograms`; points move to their grid.
-        to_voxel_size: of the output's grid, angstrom, in the place of `to_tomograms`.
+        to_voxel_size: of the output's grid, angstrom: in the place of `to_tomograms`, or of their headers'.
         binning: voxels of the source in a voxel of the output's grid, in the place of `to_tomograms`.
         axes: how the output's volume was made from the source's; see geometry.turn_axes.
         z: of all points of a two-dimensional file, voxels.
@@ -83,8 +83,8 @@ def run_convert(
     options = options or InputOptions()
     handler, ending = choose_format(output, format)
     infos = open_grids(tomograms, options)
-    goals = open_grids(to_tomograms, replace(options, voxel_size=None))
-    target = Target(tomograms=goals, voxel_size=to_voxel_size, binning=binning, axes=axes)
+    goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))
+    target = Target(tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes)
     records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options.binned, z)]
     moved = [
         regrid(record, find_tomogram(record.tomogram, infos), target, alone=len(records) == 1) for record in records
