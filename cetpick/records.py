@@ -116,6 +116,7 @@ class Coordinates:
         voxel_size: angstrom a voxel, None when neither the file nor a tomogram told.
         radius: of the particles, angstrom, when the file says it.
         source: the file.
+        left_out: points of the file that were duplicates or lay outside of the tomogram.
     """
 
     table: pd.DataFrame
@@ -123,6 +124,7 @@ class Coordinates:
     voxel_size: float | None = None
     radius: float | None = None
     source: Path | None = None
+    left_out: int = 0
 
     @classmethod
     def from_points(cls, xyz: ArrayLike, **columns: Any) -> Coordinates:

@@ -177,6 +177,15 @@ class TestLosses:
         summary = run_convert(table, tmp_path / "b.xml", strict=True)
         assert (summary.lost, summary.format) == ([], "pytom")
 
+    def test_strict_refuses_to_leave_points_out(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n1,2,3\n1,2,99\n")
+        tomogram = volume(tmp_path / "t.mrc")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CetpickWarning)
+            with pytest.raises(InputError, match="2 of its points"):
+                run_convert(table, tmp_path / "b.csv", tomograms=[tomogram], strict=True)
+        assert not (tmp_path / "b.csv").exists()
+
     def test_the_voxel_size_when_the_file_alone_has_it(self, tmp_path):
         with pytest.warns(CetpickWarning, match=r"cannot hold: voxel size \(10 A\)"):
             run_convert(SCORES_MOD, tmp_path / "a.csv")
@@ -189,6 +198,7 @@ class TestLosses:
             run_convert(table, tmp_path / "b.tbl")
         assert mine.read_text() == "1 mine.mrc\n"
         run_convert(table, tmp_path / "b.tbl", overwrite=True)
+        assert (tmp_path / "b.tbl").is_file()
         assert mine.read_text() == "1 b\n"
 
 

@@ -350,7 +350,7 @@ names = st.one_of(
 fields = st.lists(
     st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3), min_size=1, max_size=3), min_size=1, max_size=4
 )
-grids = {"size": st.tuples(*[st.integers(1, 4096)] * 3), "voxel_size": st.floats(0.5, 50), "binning": st.floats(1, 9)}
+grids = {"size": st.tuples(*[st.integers(1, 10_000)] * 3), "voxel_size": st.floats(0.5, 50), "binning": st.floats(1, 9)}
 euler = st.tuples(st.floats(-180, 180), st.floats(0, 180), st.floats(-180, 180))
 
 

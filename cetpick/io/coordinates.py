@@ -16,6 +16,7 @@ from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
 from cetpick.io.handler import SAME_PLACE, Handler, Item, ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.relion import ROUNDING, beyond_edge
+from cetpick.io.tomograms import ENDINGS
 from cetpick.records import Coordinates, TomogramInfo
 
 
@@ -198,7 +199,7 @@ def _checked(record: Coordinates, info: TomogramInfo | None) -> Coordinates:
     if not kept.all():
         _warn(record, f"{(~kept).sum()} of {len(kept)} points are duplicates, left out")
     if info is None:
-        return replace(record, table=record.table[kept].reset_index(drop=True))
+        return replace(record, table=record.table[kept].reset_index(drop=True), left_out=int((~kept).sum()))
     beyond = beyond_edge(points, info)
     inside = beyond <= ROUNDING
     if len(points) and not inside.any():
@@ -216,7 +217,9 @@ def _checked(record: Coordinates, info: TomogramInfo | None) -> Coordinates:
     # The upper edge is no part of the volume.
     upper = np.nextafter(np.array(info.grid.size) - 0.5, 0)
     checked = record.table.assign(**dict(zip("xyz", np.clip(points, -0.5, upper).T, strict=True)))
-    return replace(record, table=checked[kept & inside].reset_index(drop=True), tomogram=info.name)
+    kept &= inside
+    table = checked[kept].reset_index(drop=True)
+    return replace(record, table=table, tomogram=info.name, left_out=int((~kept).sum()))
 
 
 def _warn(record: Coordinates, message: str) -> None:
@@ -247,7 +250,8 @@ def _label_files(path: Path) -> list[Path]:
         try:
             recognise(file)
         except InputError as error:
-            warnings.warn(f"{file}: left out, {error.problem}", CetpickWarning, stacklevel=2)
+            if file.suffix.lower() not in ENDINGS:  # those are tomograms
+                warnings.warn(f"{file}: left out, {error.problem}", CetpickWarning, stacklevel=2)
         else:
             files.append(file)
     if not files:

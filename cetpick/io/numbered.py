@@ -72,7 +72,7 @@ def to_records(path: Path, rows: Numbered, tomograms: Sequence[TomogramInfo]) ->
     for number in numbers:
         if number in listed and (found := find_tomogram(listed[number], tomograms)):
             infos[number] = found
-    names = class_names(map(str, rows.classes.tolist()))
+    names = np.array(class_names(map(str, rows.classes.tolist())), dtype=object)
     records, others = [], []
     for number in numbers:
         info = infos.get(number)
@@ -83,7 +83,7 @@ def to_records(path: Path, rows: Numbered, tomograms: Sequence[TomogramInfo]) ->
         records.append(
             Coordinates.from_points(
                 rows.points[chosen],
-                class_=[name for name, taken in zip(names, chosen, strict=True) if taken],
+                class_=names[chosen],
                 score=rows.scores[chosen] if rows.scores.any() else None,
                 angles=rows.angles[chosen] if rows.angles.any() else None,
                 tomogram=info.name if info else plain_name(listed.get(number, str(number))),

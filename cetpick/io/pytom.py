@@ -65,14 +65,14 @@ def read_particle_list(path: Path, tomograms: Sequence[TomogramInfo]) -> list[Co
     if _numbers(path, particles, "Shift", "XYZ", 0).any():
         warnings.warn(f"{path}: the shifts of its particles are left out", CetpickWarning, stacklevel=2)
     classes = np.array(class_names(particle.get("Class", {}).get("Name", "0") for particle in particles), dtype=object)
-    origins = [particle["PickPosition"].get("Origin", "") for particle in particles]
+    origins = np.array([particle["PickPosition"].get("Origin", "") for particle in particles], dtype=object)
     records, others = [], []
-    for origin in dict.fromkeys(origins):
+    for origin in dict.fromkeys(origins.tolist()):
         info = find_tomogram(origin or None, tomograms)
         if tomograms and info is None:
             others.append(origin or "(no name)")
             continue
-        chosen = np.array([other == origin for other in origins])
+        chosen = origins == origin
         records.append(
             Coordinates.from_points(
                 positions[chosen],

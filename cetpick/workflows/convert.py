@@ -239,6 +239,9 @@ def _losses(
             file=output,
             cure="choose a format that can (docs/coordinates.md lists them), or leave out --strict",
         )
+    if strict and (left_out := sum(record.left_out for record in records)):
+        problem = f"{left_out} of its points are duplicates or lie outside of the tomogram and would be left out"
+        raise InputError(problem, file=source, cure="mend the file, or leave out --strict")
     if lost:
         warnings.warn(loss_text(output, handler, lost), CetpickWarning, stacklevel=3)
     return lost
