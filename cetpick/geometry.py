@@ -172,7 +172,8 @@ def _angles(rotation: Rotation, convention: AngleConvention) -> Points:
     with warnings.catch_warnings():
         # At tilt 0 only the sum of the other two angles counts, and scipy says that it has chosen.
         warnings.simplefilter("ignore", UserWarning)
-        return as_points((rotation.inv() if inverse else rotation).as_euler(axes, degrees=True))
+        angles: Points = as_points((rotation.inv() if inverse else rotation).as_euler(axes, degrees=True)) + 0.0
+    return angles  # with no -0
 
 
 def imod_to_voxel(xyz: ArrayLike) -> Points:
