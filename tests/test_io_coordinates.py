@@ -320,7 +320,7 @@ class TestWriting:
 @pytest.mark.parametrize(
     "handler", [handler for handler in HANDLERS if handler.write], ids=lambda handler: handler.name
 )
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(*[st.integers(1, 4096)] * 3),
     voxel_size=st.floats(0.1, 100),
@@ -429,7 +429,7 @@ def samples(tmp_path_factory):
 
 @quiet
 @pytest.mark.parametrize("ending", [".mod", ".star", ".json", ".csv"])
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.floats(0, 1, exclude_max=True), max_size=5), end=st.floats(0, 1))
 def test_damaged_files_are_read_or_refused_at_once(tmp_path, samples, ending, flips, end):
     data = bytearray(samples[ending])
@@ -445,7 +445,7 @@ def test_damaged_files_are_read_or_refused_at_once(tmp_path, samples, ending, fl
 
 
 @quiet
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.one_of(st.binary(max_size=300), st.text(max_size=100).map(str.encode)),
     start=st.sampled_from([b"", b"IMODV1.2", b"data_\nloop_\n", b"{", b"x,y,z\n", b"1 2 3\n"]),

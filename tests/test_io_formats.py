@@ -266,10 +266,10 @@ class TestFilesOfOtherPrograms:
         data = path.read_bytes()
         for end in np.linspace(1, len(data) - 1, 20).astype(int):
             (tmp_path / "cut.mod").write_bytes(data[:end])
-            start = time.perf_counter()
+            start = time.process_time()
             with pytest.raises(InputError):
                 read_coordinates(tmp_path / "cut.mod")
-            assert time.perf_counter() - start < 0.5
+            assert time.process_time() - start < 0.5
 
     def test_imodmodel_reads_our_models(self, tmp_path):
         write_coordinates(tmp_path / "a.mod", [(tomogram(), points_table(score=[1.0, 2, 3]))])
@@ -446,10 +446,10 @@ def samples():
 def test_attacks_are_refused_at_once(tmp_path, file, data):
     (tmp_path / file).write_bytes(data)
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError):
         read_coordinates(tmp_path / file)
-    taken, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    taken, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert taken < 2
     assert peak < 30 * len(data) + 3e6
@@ -492,10 +492,10 @@ def test_damaged_files_are_read_or_refused_at_once(tmp_path, intact, name, flips
     data[place:place] = insert[1]
     path = tmp_path / intact[name].name
     path.write_bytes(data[: round(end * len(data))])
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(InputError):
         read_coordinates(path, tomograms=[tomogram()], z=1.0)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @quiet

@@ -121,9 +121,8 @@ def _lost_classes(handler: Handler, classes: list[str]) -> list[str]:
 
 
 def _says_nothing(column: str, items: Iterable[Item]) -> bool:
-    return (
-        column in GROUPS and len({value for item in items if column in item.table for value in item.table[column]}) < 2
-    )
+    values = {value for item in items if column in item.table for value in item.table[column]}
+    return column in GROUPS and len(values) < 2
 
 
 def _first(tomograms: Sequence[TomogramInfo]) -> TomogramInfo | None:
@@ -154,7 +153,7 @@ def _relion(flavour: relion.Flavour) -> Handler:
         name=flavour,
         description=STAR,
         suffixes=(".star",),
-        holds=Capabilities(score=True, angles=True, several=True, tomogram=True),
+        holds=Capabilities(score=True, classes="numbers", angles=True, several=True, tomogram=True),
         recognises=lambda _, head: _star_of(head) == "",
         read=lambda path, tomograms, options: relion.read_particles(path, tomograms, binned=options.binned),
         write=lambda path, items, _: relion.write_items(path, flavour, items),

@@ -28,6 +28,8 @@ from cetpick.io.star import read_bytes
 from cetpick.records import DEFAULT_CLASS, Coordinates, TomogramInfo
 
 ROOT = "ParticleList"
+DEEPEST = 16
+"""Levels of a particle list; PyTom's own have six."""
 PARTS = ("Rotation", "Shift", "PickPosition", "Score", "Class")
 
 Attributes = dict[str, str]
@@ -143,6 +145,8 @@ class _Reader:
         )
 
     def start(self, name: str, attributes: Attributes) -> None:
+        if self.depth == DEEPEST:
+            raise InputError("nests too deeply for a particle list", file=self.path, found=f"{DEEPEST} levels")
         expected = {0: ROOT, 1: "Particle"}.get(self.depth, name)
         if name != expected:
             raise InputError("no particle list of PyTom", file=self.path, expected=f"<{expected}>", found=f"<{name}>")

@@ -28,9 +28,10 @@ from cetpick.geometry import (
 )
 from cetpick.io.handler import Item, known_scores, needed_info
 from cetpick.io.naming import find_tomogram, plain_name, warn_of_others
+from cetpick.io.numbered import class_names, class_numbers, whole_numbers
 from cetpick.io.star import Block, read_star, read_text, star_numbers, write_star
 from cetpick.io.tomograms_star import read_tomograms_star
-from cetpick.records import Coordinates, RelionTomogram, TomogramInfo
+from cetpick.records import DEFAULT_CLASS, Coordinates, RelionTomogram, TomogramInfo
 
 Flavour = Literal["relion5", "relion4", "relion31", "warp"]
 
@@ -43,6 +44,7 @@ _ORIGIN_ANGSTROM = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
 _ORIGIN_PIXEL = [f"rlnOrigin{axis}" for axis in "XYZ"]
 _ANGLES = [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
 _SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+_CLASS = "rlnClassNumber"
 _IMPORT_FILE = "rlnTomoImportParticleFile"
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
 _NAMES = ("rlnTomoName", "rlnMicrographName")
@@ -75,8 +77,9 @@ def read_particles(
             volume only by the other reading, that one, with a warning.
 
     Returns:
-        One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted. Angles
-        are those of the particle in the tomogram: rlnAngle*, turned by rlnTomoSubtomogram* where there are such.
+        One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted.
+        Classes are rlnClassNumber, unless all have 0, or all 1. Angles are those of the particle in the tomogram:
+        rlnAngle*, turned by rlnTomoSubtomogram* where there are such.
 
     Raises:
         InputError: not a file of particles, or what their coordinates need is not known.
@@ -92,6 +95,9 @@ def read_particles(
         path = _project_file(path, sets[0]["rlnTomoParticlesFile"])
         blocks = read_star(path)
     table = _particle_table(path, blocks)
+    if _CLASS in table:
+        numbers = whole_numbers(path, _CLASS, star_numbers(table, [_CLASS], file=path)[:, 0])
+        table = table.assign(**{_CLASS: class_names(map(str, numbers.tolist()))})
     names = next((label for label in _NAMES if label in table), None)
     groups = (
         [(_annotated(path), table)]
@@ -236,6 +242,7 @@ def _record(
     return Coordinates.from_points(
         points - _offsets(path, rows, voxel_size),
         score=star_numbers(rows, [score], file=path)[:, 0] if score else None,
+        class_=rows.get(_CLASS),
         angles=_angles(path, rows),
         tomogram=name,
         voxel_size=voxel_size,
@@ -425,14 +432,18 @@ def _frame(label: str, name: str, labels: list[str], points: Points) -> pd.DataF
 
 
 def _joined(path: Path, frames: list[pd.DataFrame], items: Sequence[Item]) -> pd.DataFrame:
-    """All particles, with scores and angles where all have them."""
+    """All particles, with their classes when there are such, and scores and angles when all have them."""
     table = pd.concat(frames, ignore_index=True)
+    classes = [name for item in items for name in item.classes]
     angles = [item.angles for item in items]
     known = [values for values in angles if values is not None]
     if known and len(known) == len(angles):
         table[_ANGLES] = np.concatenate(known)
     elif known:
         warnings.warn(f"{path}: some particles have no angles, so none are written", CetpickWarning, stacklevel=2)
+    if {*classes} - {DEFAULT_CLASS}:
+        numbers = class_numbers(classes)
+        table[_CLASS] = [numbers[name] for name in classes]
     if scores := known_scores(path, items):
         table[_SCORES[0]] = np.concatenate(scores)
     return table
