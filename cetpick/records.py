@@ -16,6 +16,10 @@ DEFAULT_CLASS = "particle"
 """The class of labels and picks that were given none."""
 
 
+ANGLES = ["rot", "tilt", "psi"]
+"""Columns of a particle's orientation, degrees, RELION's convention (see geometry)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """The voxel grid of a stored tomogram.
@@ -112,6 +116,7 @@ class Coordinates:
         voxel_size: angstrom a voxel, None when neither the file nor a tomogram told.
         radius: of the particles, angstrom, when the file says it.
         source: the file.
+        left_out: points of the file that were duplicates or lay outside of the tomogram.
     """
 
     table: pd.DataFrame
@@ -119,18 +124,23 @@ class Coordinates:
     voxel_size: float | None = None
     radius: float | None = None
     source: Path | None = None
+    left_out: int = 0
 
     @classmethod
     def from_points(cls, xyz: ArrayLike, **columns: Any) -> Coordinates:
         """Make a record of points (n, 3); arrays among `columns` named like table columns join the table.
 
-        `columns` may hold ``score`` and ``class_`` (one value a point) besides the attributes of the record.
+        `columns` may hold ``score`` and ``class_`` (one value a point; None: not known) and ``angles`` (n, 3; None: not
+        known) besides the attributes of the record.
         """
         points = as_points(xyz)
         table = pd.DataFrame(points, columns=["x", "y", "z"])
-        table["class"] = columns.pop("class_", DEFAULT_CLASS)
+        classes = columns.pop("class_", None)
+        table["class"] = DEFAULT_CLASS if classes is None else pd.Series(list(classes), dtype=object)
         if (score := columns.pop("score", None)) is not None:
             table["score"] = np.asarray(score, dtype=np.float64)
+        if (angles := columns.pop("angles", None)) is not None:
+            table[ANGLES] = as_points(angles)
         return cls(table=table, **columns)
 
     @property

@@ -306,7 +306,7 @@ class TestConvert:
         points = written(tmp_path / "points.csv", "x,y,z,score,class\n1,2,3,0.5,a\n4,5,6,0.4,b\n")
         code, _, err = cetpick("convert", points, tmp_path / "points.coords")
         assert code == 0
-        assert "no scores and no classes" in err
+        assert "cannot hold: score, class (2 classes)" in err
         assert np.loadtxt(tmp_path / "points.coords").tolist() == [[1, 2, 3], [4, 5, 6]]
 
     def test_format_may_differ_from_the_ending(self, cetpick: Run, tmp_path: Path) -> None:

@@ -57,3 +57,53 @@ def test_every_mapping_has_its_inverse(xyz: list[tuple[float, float, float]], a:
     ]
     for result in there_and_back:
         np.testing.assert_allclose(result, g.as_points(xyz), atol=1e-6)
+
+
+def test_a_pair_of_equal_dynamo_and_relion_angles() -> None:
+    # From the tests of eulerangles: they give identical reconstructions in the two programs.
+    dynamo, relion = [[-47.2730, 1.1777, -132.3000]], [[137.7000, 1.1777, 42.7270]]
+    np.testing.assert_allclose(g.convert_angles(dynamo, source="dynamo", target="relion"), relion, atol=1e-6)
+    np.testing.assert_allclose(g.convert_angles(relion, source="relion", target="dynamo"), dynamo, atol=1e-6)
+
+
+def test_matrix_of_relion_angles_is_that_of_euler_angles2matrix() -> None:
+    a, b, c = np.radians([10.0, 20.0, 30.0])
+    first = [
+        np.cos(c) * np.cos(b) * np.cos(a) - np.sin(c) * np.sin(a),
+        np.cos(c) * np.cos(b) * np.sin(a) + np.sin(c) * np.cos(a),
+        -np.cos(c) * np.sin(b),
+    ]
+    np.testing.assert_allclose(g.angles_to_matrices([[10, 20, 30]])[0][0], first)
+
+
+def test_tom_angles_turn_the_reference_by_phi_then_theta_then_psi() -> None:
+    relion = g.convert_angles([[90, 90, 0]], source="tom", target="relion")
+    # x goes to y (phi about z), then to z (theta about x).
+    np.testing.assert_allclose(g.rotate_by_angles([[1, 0, 0]], relion), [[0, 0, 1]], atol=1e-12)
+    relion = g.convert_angles([[0, 0, 90]], source="tom", target="relion")
+    np.testing.assert_allclose(g.rotate_by_angles([[1, 0, 0]], relion), [[0, 1, 0]], atol=1e-12)
+
+
+euler = st.lists(st.tuples(*[st.floats(-360, 360)] * 3), max_size=5)
+conventions = st.sampled_from(["relion", "dynamo", "tom"])
+
+
+@given(euler, conventions, conventions)
+def test_orientations_survive_every_convention(angles: list[tuple[float, float, float]], a: str, b: str) -> None:
+    there = g.convert_angles(angles, source=a, target=b)
+    back = g.convert_angles(there, source=b, target=a)
+    expected, found = (
+        g.angles_to_matrices(g.convert_angles(each, source=a, target="relion")) for each in (g.as_points(angles), back)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        g.angles_to_matrices(g.matrices_to_angles(g.angles_to_matrices(angles))),
+        g.angles_to_matrices(angles),
+        atol=1e-6,
+    )
+
+
+def test_mirrors_and_other_matrices_are_no_orientations() -> None:
+    for matrix in (np.diag([1, 1, -1]), 2 * np.eye(3), np.full((3, 3), np.nan)):
+        with pytest.raises(ValueError, match="rotation"):
+            g.matrices_to_angles([matrix])

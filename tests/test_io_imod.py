@@ -166,7 +166,7 @@ def test_we_read_the_points_of_imodmodel(tmp_path):
     assert all_points(read_mod(tmp_path / "a.mod")) == [POINTS]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(*[st.integers(1, 8192)] * 3),
     voxel_size=st.floats(0.1, 100),
@@ -208,7 +208,7 @@ def test_impossible_counts_are_errors(tmp_path, at, count):
         read_mod(tmp_path / "a.mod")
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.integers(0, 8 * 648 - 1), min_size=1, max_size=8))
 def test_flipped_bits(tmp_path, flips):
     data = bytearray((DATA / "scattered_scores.mod").read_bytes())
@@ -218,7 +218,7 @@ def test_flipped_bits(tmp_path, flips):
     read_quickly(tmp_path / "a.mod")
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=400), start=st.sampled_from([b"", b"IMODV1.2", b"IMODV1.2" + bytes(232)]))
 def test_random_bytes(tmp_path, data, start):
     (tmp_path / "a.mod").write_bytes(start + data)

@@ -286,7 +286,7 @@ def test_a_tomograms_star_holds_no_particles():
         read_particles(DATA / "tomograms.star")
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     flavour=st.sampled_from(["relion5", "relion4", "relion31", "warp"]),
     pixel_size=st.floats(0.3, 20),
@@ -305,7 +305,7 @@ def test_write_read(tmp_path, flavour, pixel_size, binning, size, where, names):
         np.testing.assert_allclose(read.xyz, points, atol=1e-3, rtol=0)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     flips=st.lists(st.integers(0, 8 * 212 - 1), max_size=6),
     length=st.integers(0, 212),

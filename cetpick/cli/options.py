@@ -31,6 +31,14 @@ class Naming(StrEnum):
     parent = "parent"
 
 
+class Axes(StrEnum):
+    """--axes."""
+
+    rotx = "rotx"
+    undo_rotx = "undo-rotx"
+    flipyz = "flipyz"
+
+
 class StarFlavour(StrEnum):
     """--star."""
 

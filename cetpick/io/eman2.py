@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from cetpick.errors import InputError
 from cetpick.geometry import as_points, eman_to_voxel, voxel_to_eman
 from cetpick.io.atomic import replacing
-from cetpick.io.star import read_text
+from cetpick.io.plain import finite_numbers, load_json
 from cetpick.records import DEFAULT_CLASS, Coordinates, TomogramInfo
 
 BOX_PER_DIAMETER = 1.5
@@ -45,7 +44,7 @@ def read_info_json(path: str | PathLike[str], info: TomogramInfo | None) -> Coor
     # Old files have shorter boxes: method, score and class are missing from the end.
     rows = [[*box, *["manual", 0.0, 0][max(0, len(box) - 3) :]][:6] for box in boxes]
     names = _class_names(path, content)
-    values = _numbers(path, [[*row[:3], row[4]] for row in rows], width=4)
+    values = finite_numbers(path, [[*row[:3], row[4]] for row in rows], width=4)
     table = pd.DataFrame(_to_voxels(path, values[:, :3], content, info), columns=["x", "y", "z"])
     table["class"] = [names.get(str(row[5]), str(row[5])) for row in rows] if names else DEFAULT_CLASS
     if values[:, 3].any():
@@ -92,10 +91,7 @@ def write_info_json(
 
 
 def _load(path: str | PathLike[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:  # not JSON, or nested without end
-        raise InputError("is not a JSON file", file=path, found=f"{type(error).__name__}: {error}") from None
+    content = load_json(path)
     if not isinstance(content, dict):
         raise InputError("is none of EMAN2's info files", file=path, expected="a JSON object with boxes_3d")
     return content
@@ -112,20 +108,10 @@ def _class_names(path: str | PathLike[str], content: dict[str, Any]) -> dict[str
 def _apix_unbin(path: str | PathLike[str], content: dict[str, Any]) -> float | None:
     if (stored := content.get("apix_unbin")) is None:
         return None
-    value = float(_numbers(path, [[stored]], width=1)[0, 0])
+    value = float(finite_numbers(path, [[stored]], width=1)[0, 0])
     if value <= 0:
         raise InputError("apix_unbin cannot be used", file=path, expected="a positive number", found=value)
     return value
-
-
-def _numbers(path: str | PathLike[str], rows: Iterable[list[Any]], *, width: int) -> NDArray[np.float64]:
-    try:
-        values = np.array(list(rows), dtype=np.float64).reshape(-1, width)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError("holds something else where numbers belong", file=path) from None
-    if not np.isfinite(values).all():
-        raise InputError("holds numbers that are not finite", file=path)
-    return values
 
 
 def _to_voxels(

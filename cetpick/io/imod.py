@@ -178,8 +178,9 @@ def mod_to_coordinates(path: str | PathLike[str], info: TomogramInfo | None) -> 
             one as 3dmod does. None: points stay indices of the volume that the model was made on.
 
     Returns:
-        Points of all objects as one class, with columns `object` and `contour` (from 1), and `score` where all points
-        have one. The radius is that of the objects when they agree.
+        Points with columns `object` and `contour` (from 1), and `score` where all points have one. Classes are the
+        names of the objects when all that hold points have one of their own. The radius is that of the objects when
+        they agree.
 
     Raises:
         InputError: as of read_mod.
@@ -194,7 +195,10 @@ def mod_to_coordinates(path: str | PathLike[str], info: TomogramInfo | None) -> 
     scores = np.concatenate([np.empty(0), *(contour.scores for *_, contour in contours)])
     lengths = [len(contour.points) for *_, contour in contours]
     table = pd.DataFrame(imod_to_voxel(_on_volume(path, points, model.minx, info)), columns=["x", "y", "z"])
-    table["class"] = DEFAULT_CLASS
+    names = {number: model.objects[number - 1].name for number, _, contour in contours if len(contour.points)}
+    named = all(names.values()) and len({*names.values()}) == len(names)
+    classes = [names.get(number, "") if named else DEFAULT_CLASS for number, *_ in contours]
+    table["class"] = pd.Series(np.repeat(np.array(classes, dtype=object), lengths), dtype=object)
     if len(scores) and np.isfinite(scores).all():
         table["score"] = scores
     table["object"] = np.repeat([number for number, *_ in contours], lengths).astype(np.int64)

@@ -15,19 +15,21 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import (
     Points,
-    as_points,
+    compose_angles,
     relion_centred_to_voxel,
     relion_unbinned_to_voxel,
+    rotate_by_angles,
     voxel_to_relion_centred,
     voxel_to_relion_unbinned,
 )
-from cetpick.io.star import Block, read_star, star_numbers, write_star
-from cetpick.io.tomograms import tomogram_name
+from cetpick.io.handler import Item, known_scores, needed_info
+from cetpick.io.naming import find_tomogram, plain_name, warn_of_others
+from cetpick.io.numbered import class_names, class_numbers, whole_numbers
+from cetpick.io.star import Block, read_star, read_text, star_numbers, write_star
 from cetpick.io.tomograms_star import read_tomograms_star
 from cetpick.records import DEFAULT_CLASS, Coordinates, RelionTomogram, TomogramInfo
 
@@ -40,36 +42,14 @@ _CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
 _COORDINATE = [f"rlnCoordinate{axis}" for axis in "XYZ"]
 _ORIGIN_ANGSTROM = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
 _ORIGIN_PIXEL = [f"rlnOrigin{axis}" for axis in "XYZ"]
+_ANGLES = [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
 _SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+_CLASS = "rlnClassNumber"
+_IMPORT_FILE = "rlnTomoImportParticleFile"
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
 _NAMES = ("rlnTomoName", "rlnMicrographName")
-
-
-def find_tomogram(name: str | None, tomograms: Sequence[TomogramInfo]) -> TomogramInfo | None:
-    """Return the tomogram that a file calls `name`: by its name, path, rlnTomoName, or file name, in this order.
-
-    A file that names none (None) belongs to the only tomogram there is.
-    """
-    if name is None:
-        return tomograms[0] if len(tomograms) == 1 else None
-    plain = plain_name(name)
-    matches = [
-        (
-            info.name != name,
-            info.path != Path(name),
-            info.relion is None or info.relion.name != name,
-            info.name != plain,
-            tomogram_name(info.path) != plain,
-        )
-        for info in tomograms
-    ]
-    best = min(range(len(tomograms)), key=matches.__getitem__, default=None)
-    return None if best is None or all(matches[best]) else tomograms[best]
-
-
-def plain_name(name: str) -> str:
-    """Return the tomogram's name in an rlnMicrographName such as ``Tomograms/t1/t1.mrc`` or ``TS_01.tomostar``."""
-    return tomogram_name(name.removesuffix(".tomostar"))
+_ANNOTATIONS, _ANNOTATION_ENDING = "annotations", "_particles"
+"""Where RELION 5's picking job leaves what was clicked in each tomogram: annotations/<tomogram>_particles.star."""
 
 
 def beyond_edge(points: Points, info: TomogramInfo) -> NDArray[np.float64]:
@@ -82,7 +62,10 @@ def beyond_edge(points: Points, info: TomogramInfo) -> NDArray[np.float64]:
 def read_particles(
     path: str | PathLike[str], tomograms: Sequence[TomogramInfo] = (), *, binned: bool | None = None
 ) -> list[Coordinates]:
-    """Read the particles of a STAR file, or those that an optimisation_set.star names.
+    """Read the particles of a STAR file, or those of the files that an optimisation_set.star or an import list names.
+
+    An import list is what RELION's import of coordinates takes: rlnTomoName and rlnTomoImportParticleFile, of text
+    files with three columns x y z, or six with rot tilt psi, or of STAR files.
 
     Args:
         path: the file.
@@ -95,6 +78,8 @@ def read_particles(
 
     Returns:
         One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted.
+        Classes are rlnClassNumber, unless all have 0, or all 1. Angles are those of the particle in the tomogram:
+        rlnAngle*, turned by rlnTomoSubtomogram* where there are such.
 
     Raises:
         InputError: not a file of particles, or what their coordinates need is not known.
@@ -110,9 +95,14 @@ def read_particles(
         path = _project_file(path, sets[0]["rlnTomoParticlesFile"])
         blocks = read_star(path)
     table = _particle_table(path, blocks)
+    if _CLASS in table:
+        numbers = whole_numbers(path, _CLASS, star_numbers(table, [_CLASS], file=path)[:, 0])
+        table = table.assign(**{_CLASS: class_names(map(str, numbers.tolist()))})
     names = next((label for label in _NAMES if label in table), None)
     groups = (
-        [(None, table)] if names is None else [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
+        [(_annotated(path), table)]
+        if names is None
+        else [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
     )
 
     records, others = [], []
@@ -123,18 +113,18 @@ def read_particles(
             continue
         relion = info.relion if info and info.relion else known.get(name or "")
         records.append(_record(path, blocks, rows, name, info, relion, binned))
-    if others:
-        warnings.warn(
-            f"{path}: particles of tomograms that were not given are left out: {', '.join(others)}",
-            CetpickWarning,
-            stacklevel=2,
-        )
+    warn_of_others(path, others)
     return records
 
 
 def write_particles(
     path: str | PathLike[str], flavour: Flavour, picks: Sequence[tuple[TomogramInfo, pd.DataFrame]]
 ) -> None:
+    """Write the particles of one or more tomograms; as write_items."""
+    write_items(path, flavour, [Item(info=info, table=table) for info, table in picks])
+
+
+def write_items(path: str | PathLike[str], flavour: Flavour, items: Sequence[Item]) -> None:
     """Write the particles of one or more tomograms; the file is replaced only when complete.
 
     Args:
@@ -142,12 +132,12 @@ def write_particles(
         flavour: ``relion5`` centred angstrom; ``relion4`` unbinned pixels with an optics table; ``relion31`` voxels of
             the tomogram file that rlnMicrographName gives; ``warp`` voxels of ``<name>.tomostar`` (tell Warp the voxel
             size with --coords_angpix).
-        picks: a tomogram and its particles, columns x, y, z in voxels and, if known, score.
+        items: particles; their score and angles are written when all of them have such.
 
     Raises:
         InputError: what the flavour needs of a tomogram is not known.
     """
-    write_star(path, _BLOCKS[flavour](Path(path), picks), version=_VERSIONS.get(flavour))
+    write_star(path, _BLOCKS[flavour](Path(path), items), version=_VERSIONS.get(flavour))
 
 
 def write_optimisation_set(
@@ -168,6 +158,8 @@ def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame
     for table in blocks.values():
         if {_CENTRED[0], _COORDINATE[0]} & set(table.columns):
             return table
+        if _IMPORT_FILE in table and _NAMES[0] in table:
+            return _imported(path, table)
     raise InputError(
         "holds no particles",
         file=path,
@@ -175,6 +167,35 @@ def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame
         found=", ".join(label for table in blocks.values() for label in table.columns[:5]) or "no labels",
         cure="give the particles.star of the job",
     )
+
+
+def _imported(path: Path, listed: pd.DataFrame) -> pd.DataFrame:
+    """The particles of all files in an import list, as if they were one table."""
+    frames = []
+    for name, file in zip(listed[_NAMES[0]], listed[_IMPORT_FILE], strict=True):
+        target = _project_file(path, file)
+        if target.suffix.lower() == ".star":
+            blocks = read_star(target)
+            if any(_IMPORT_FILE in table for table in blocks.values()):
+                raise InputError("an import list names another import list", file=path, found=file)
+            frame = _particle_table(target, blocks)
+        else:
+            rows = [line.split() for line in read_text(target).splitlines() if line.strip()]
+            labels = [*_COORDINATE, *_SUBTOMOGRAM_ANGLES][: 6 if rows and len(rows[0]) == 6 else 3]
+            if bad := next((number for number, row in enumerate(rows, start=1) if len(row) != len(labels)), None):
+                expected = "x y z in all rows, or x y z rot tilt psi in all"
+                found = " ".join(rows[bad - 1])[:80]
+                raise InputError(f"row {bad} does not fit", file=target, expected=expected, found=found)
+            frame = pd.DataFrame(rows, columns=labels, dtype=object)
+        frames.append(frame.assign(**{_NAMES[0]: name}))
+    mixed = pd.concat([pd.DataFrame(columns=[_NAMES[0], *_COORDINATE], dtype=object), *frames], ignore_index=True)
+    return mixed.dropna(axis="columns", how="all").fillna("0") if len(mixed) else mixed
+
+
+def _annotated(path: Path) -> str | None:
+    """The tomogram of an annotation that does not name it."""
+    folder = path.absolute().parent.name
+    return path.stem.removesuffix(_ANNOTATION_ENDING) if folder == _ANNOTATIONS else None
 
 
 def _project_file(path: Path, name: str) -> Path:
@@ -213,16 +234,20 @@ def _record(
         )
     else:
         points = _uncentred(path, rows, info, _binning(path, blocks, info, relion), binned)
-    points = points - _offsets(path, rows, voxel_size)
-    table = pd.DataFrame(points, columns=["x", "y", "z"])
-    table["class"] = DEFAULT_CLASS
-    if score := next((label for label in _SCORES if label in rows), None):
-        table["score"] = star_numbers(rows, [score], file=path)[:, 0]
+    score = next((label for label in _SCORES if label in rows), None)
     if info:
         name = info.name
     elif name is not None and "rlnTomoName" not in rows:
         name = plain_name(name)
-    return Coordinates(table=table, tomogram=name, voxel_size=voxel_size, source=path)
+    return Coordinates.from_points(
+        points - _offsets(path, rows, voxel_size),
+        score=star_numbers(rows, [score], file=path)[:, 0] if score else None,
+        class_=rows.get(_CLASS),
+        angles=_angles(path, rows),
+        tomogram=name,
+        voxel_size=voxel_size,
+        source=path,
+    )
 
 
 def _binning(
@@ -244,7 +269,7 @@ def _uncentred(
     """rlnCoordinateX/Y/Z to voxels, by the rules of read_particles."""
     stored = star_numbers(rows, _COORDINATE, file=path)
     in_voxels = (
-        binned if binned is not None else "rlnTomoName" not in rows or path.absolute().parent.name == "annotations"
+        binned if binned is not None else "rlnTomoName" not in rows or path.absolute().parent.name == _ANNOTATIONS
     )
     if not in_voxels and binning is None:
         raise InputError(
@@ -319,10 +344,19 @@ def _offsets(path: Path, rows: pd.DataFrame, voxel_size: float | None) -> Points
         )
         return np.zeros_like(angstrom)
     if {*_SUBTOMOGRAM_ANGLES} & set(rows.columns):
-        # The shifts are in the frame of the extracted subtomogram; RELION's Euler matrix is the inverse of Z-Y-Z.
-        angles = _numbers_or_zero(path, rows, _SUBTOMOGRAM_ANGLES)
-        angstrom = Rotation.from_euler("ZYZ", angles, degrees=True).inv().apply(angstrom)
+        # The shifts are in the frame of the extracted subtomogram.
+        angstrom = rotate_by_angles(angstrom, _numbers_or_zero(path, rows, _SUBTOMOGRAM_ANGLES))
     return np.asarray(angstrom / voxel_size, dtype=np.float64)
+
+
+def _angles(path: Path, rows: pd.DataFrame) -> Points | None:
+    """Angles of the particles in the tomogram (n, 3), None when the file has none."""
+    particle, subtomogram = ({*labels} & set(rows.columns) for labels in (_ANGLES, _SUBTOMOGRAM_ANGLES))
+    if not subtomogram:
+        return _numbers_or_zero(path, rows, _ANGLES) if particle else None
+    outer = _numbers_or_zero(path, rows, _SUBTOMOGRAM_ANGLES)
+    inner = _numbers_or_zero(path, rows, _ANGLES)
+    return compose_angles(inner, outer) if inner.any() else outer
 
 
 def _numbers_or_zero(path: Path, rows: pd.DataFrame, labels: list[str]) -> Points:
@@ -330,27 +364,24 @@ def _numbers_or_zero(path: Path, rows: pd.DataFrame, labels: list[str]) -> Point
     return star_numbers(rows.reindex(columns=labels, fill_value="0"), labels, file=path)
 
 
-Picked = Sequence[tuple[TomogramInfo, pd.DataFrame]]
-
-
-def _relion5(path: Path, picks: Picked) -> dict[str, Block]:
+def _relion5(path: Path, items: Sequence[Item]) -> dict[str, Block]:
     frames = []
-    for info, table in picks:
-        relion = _needed(path, info, "relion5")
+    for item in items:
+        relion = _needed(path, item, "relion5")
         points = voxel_to_relion_centred(
-            table[["x", "y", "z"]], binning=relion.binning, size=relion.size, pixel_size=relion.pixel_size
+            item.points, binning=relion.binning, size=relion.size, pixel_size=relion.pixel_size
         )
-        frames.append(_frame("rlnTomoName", relion.name, _CENTRED, points, table))
-    return {"particles": _joined(path, frames)}
+        frames.append(_frame("rlnTomoName", relion.name, _CENTRED, points))
+    return {"particles": _joined(path, frames, items)}
 
 
-def _relion4(path: Path, picks: Picked) -> dict[str, Block]:
+def _relion4(path: Path, items: Sequence[Item]) -> dict[str, Block]:
     groups: dict[float, int] = {}
     frames = []
-    for info, table in picks:
-        relion = _needed(path, info, "relion4")
-        points = voxel_to_relion_unbinned(table[["x", "y", "z"]], binning=relion.binning)
-        frame = _frame("rlnTomoName", relion.name, _COORDINATE, points, table)
+    for item in items:
+        relion = _needed(path, item, "relion4")
+        points = voxel_to_relion_unbinned(item.points, binning=relion.binning)
+        frame = _frame("rlnTomoName", relion.name, _COORDINATE, points)
         frame.insert(1, "rlnTomoParticleName", [f"{relion.name}/{number}" for number in range(1, len(frame) + 1)])
         frame["rlnOpticsGroup"] = groups.setdefault(relion.pixel_size, len(groups) + 1)
         frames.append(frame)
@@ -361,22 +392,23 @@ def _relion4(path: Path, picks: Picked) -> dict[str, Block]:
             "rlnTomoTiltSeriesPixelSize": list(groups),
         }
     )
-    return {"optics": optics, "particles": _joined(path, frames)}
+    return {"optics": optics, "particles": _joined(path, frames, items)}
 
 
-def _relion31(path: Path, picks: Picked) -> dict[str, Block]:
-    return {"": _joined(path, [_voxel_frame(str(info.path), table) for info, table in picks])}
+def _relion31(path: Path, items: Sequence[Item]) -> dict[str, Block]:
+    return _in_voxels(path, items, [str(needed_info(path, item).path) for item in items])
 
 
-def _warp(path: Path, picks: Picked) -> dict[str, Block]:
-    return {"": _joined(path, [_voxel_frame(f"{info.name}.tomostar", table) for info, table in picks])}
+def _warp(path: Path, items: Sequence[Item]) -> dict[str, Block]:
+    return _in_voxels(path, items, [f"{needed_info(path, item).name}.tomostar" for item in items])
 
 
 _BLOCKS = {"relion5": _relion5, "relion4": _relion4, "relion31": _relion31, "warp": _warp}
 _VERSIONS = {"relion5": "50001", "relion4": "30001"}
 
 
-def _needed(path: Path, info: TomogramInfo, flavour: Flavour) -> RelionTomogram:
+def _needed(path: Path, item: Item, flavour: Flavour) -> RelionTomogram:
+    info = needed_info(path, item)
     if info.relion is None:
         raise InputError(
             f"STAR of flavour {flavour} needs the tilt-series pixel size, binning and unbinned size of {info.name}",
@@ -386,21 +418,32 @@ def _needed(path: Path, info: TomogramInfo, flavour: Flavour) -> RelionTomogram:
     return info.relion
 
 
-def _voxel_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    return _frame("rlnMicrographName", name, _COORDINATE, as_points(table[["x", "y", "z"]]), table)
+def _in_voxels(path: Path, items: Sequence[Item], names: Sequence[str]) -> dict[str, Block]:
+    frames = [
+        _frame("rlnMicrographName", name, _COORDINATE, item.points) for name, item in zip(names, items, strict=True)
+    ]
+    return {"": _joined(path, frames, items)}
 
 
-def _frame(label: str, name: str, labels: list[str], points: Points, table: pd.DataFrame) -> pd.DataFrame:
+def _frame(label: str, name: str, labels: list[str], points: Points) -> pd.DataFrame:
     frame = pd.DataFrame(points, columns=labels)
     frame.insert(0, label, name)
-    if "score" in table:
-        frame[_SCORES[0]] = table["score"].to_numpy(dtype=np.float64)
     return frame
 
 
-def _joined(path: Path, frames: list[pd.DataFrame]) -> pd.DataFrame:
+def _joined(path: Path, frames: list[pd.DataFrame], items: Sequence[Item]) -> pd.DataFrame:
+    """All particles, with their classes when there are such, and scores and angles when all have them."""
     table = pd.concat(frames, ignore_index=True)
-    if _SCORES[0] in table and table[_SCORES[0]].isna().any():
-        warnings.warn(f"{path}: some particles have no score, so none is written", CetpickWarning, stacklevel=2)
-        return table.drop(columns=_SCORES[0])
+    classes = [name for item in items for name in item.classes]
+    angles = [item.angles for item in items]
+    known = [values for values in angles if values is not None]
+    if known and len(known) == len(angles):
+        table[_ANGLES] = np.concatenate(known)
+    elif known:
+        warnings.warn(f"{path}: some particles have no angles, so none are written", CetpickWarning, stacklevel=2)
+    if {*classes} - {DEFAULT_CLASS}:
+        numbers = class_numbers(classes)
+        table[_CLASS] = [numbers[name] for name in classes]
+    if scores := known_scores(path, items):
+        table[_SCORES[0]] = np.concatenate(scores)
     return table

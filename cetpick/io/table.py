@@ -31,7 +31,7 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points, imod_to_voxel, voxel_to_imod
 from cetpick.io.atomic import replacing
 from cetpick.io.star import read_text
-from cetpick.records import DEFAULT_CLASS, Coordinates, TomogramInfo
+from cetpick.records import ANGLES, DEFAULT_CLASS, Coordinates, TomogramInfo
 
 AXES = ["x", "y", "z"]
 SCORED_ENDINGS = (".csv", ".tsv", ".coords")
@@ -88,6 +88,8 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
     table["class"] = pd.Series(columns.pop("class", [DEFAULT_CLASS] * len(table)), dtype=object)
     if "score" in columns:
         table["score"] = _numbers(path, numbers, "score", columns.pop("score"))
+    if {*ANGLES} <= columns.keys():
+        table[ANGLES] = np.column_stack([_numbers(path, numbers, name, columns.pop(name)) for name in ANGLES])
     for name, values in columns.items():
         table[name] = np.array(values, dtype=float) if all(map(_is_number, values)) else pd.Series(values, dtype=object)
     return Coordinates(table=table, voxel_size=voxel_size, source=path)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from cetpick.errors import CetpickWarning, InputError
-from cetpick.io.coordinates import HANDLERS, Handler, pair_labels, read_coordinates, write_coordinates
-from cetpick.io.relion import find_tomogram
-from cetpick.io.tomograms import open_inputs
+from cetpick.geometry import Axes
+from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, write_items
+from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
+from cetpick.io.handler import Handler, Item
+from cetpick.io.naming import find_tomogram
+from cetpick.io.tomograms import SAME_VOXEL_SIZE, open_inputs
 from cetpick.io.tomograms_star import read_tomograms_star
 from cetpick.records import Coordinates, Grid, RelionTomogram, TomogramInfo
 from cetpick.workflows.info import Description, describe_coordinates
 from cetpick.workflows.inputs import InputOptions
-
-Item = tuple[TomogramInfo | None, pd.DataFrame]
+from cetpick.workflows.regrid import Moved, Target, regrid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,15 @@ class ConvertSummary:
 
     Attributes:
         read: the points read.
+        placed: where the points written lie in their volume, a row for each tomogram and axis; see Moved.placed.
+        lost: what the format cannot hold.
         written: number of points by file written.
         format: of these files.
     """
 
     read: Description
+    placed: list[dict[str, Any]]
+    lost: list[str]
     written: dict[Path, int]
     format: str
 
@@ -41,9 +46,15 @@ def run_convert(
     output: Path,
     *,
     tomograms: Sequence[Path] = (),
+    to_tomograms: Sequence[Path] = (),
+    to_voxel_size: float | None = None,
+    binning: float | None = None,
+    axes: Axes | None = None,
+    z: float | None = None,
     format: str | None = None,  # noqa: A002
     diameter: float | None = None,
     options: InputOptions | None = None,
+    strict: bool = False,
     overwrite: bool = False,
 ) -> ConvertSummary:
     """Convert a coordinate file.
@@ -52,22 +63,35 @@ def run_convert(
         source: a coordinate file of any known format, or a folder of files named like the tomograms.
         output: a file; or a folder (without an ending, or already there), which gets one file for each tomogram.
         tomograms: tomogram files and tomograms.star files; of the latter the tomograms themselves need not be there.
+        to_tomograms: those that the output is for, when that are others than `tomograms`; points move to their grid.
+        to_voxel_size: of the output's grid, angstrom: in the place of `to_tomograms`, or of their headers'.
+        binning: voxels of the source in a voxel of the output's grid, in the place of `to_tomograms`.
+        axes: how the output's volume was made from the source's; see geometry.turn_axes.
+        z: of all points of a two-dimensional file, voxels.
         format: name of the format, or an ending that only one has; by default that of the output's ending.
         diameter: of the particles, angstrom, for formats that hold a radius; by default as the source has it.
-        options: how to read the inputs.
+        options: how to read the inputs; its voxel size is that of the source.
+        strict: refuse to lose anything.
         overwrite: replace earlier files.
 
     Raises:
         InputError: unusable input, or a format that cannot hold it; nothing was written.
 
     Warns:
-        CetpickWarning: what the format cannot hold is lost; and as read_coordinates.
+        CetpickWarning: what the format cannot hold is lost; and as read_coordinates and regrid.
     """
     options = options or InputOptions()
     handler, ending = choose_format(output, format)
     infos = open_grids(tomograms, options)
-    records = _read(source, infos, options.binned)
-    items: list[Item] = [(find_tomogram(record.tomogram, infos), record.table) for record in records]
+    goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))
+    target = Target(tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes)
+    records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options.binned, z)]
+    moved = [
+        regrid(record, find_tomogram(record.tomogram, infos), target, alone=len(records) == 1) for record in records
+    ]
+    items = [part.item for part in moved]
+    if format is None and ending == ".star":
+        handler = handler_for(output, None, relion5=all(item.info is not None and item.info.relion for item in items))
     targets: dict[Path, list[Item]] = {output: items}
     if _is_folder(output):
         names = [record.tomogram or source.stem for record in records]
@@ -81,17 +105,20 @@ def run_convert(
             found=f"{len(items)} tomograms in {source}",
             cure=f"name a folder in the place of {output.name} and add --format {ending.removeprefix('.')}",
         )
-    present = [path for path in targets if path.exists()]
+    present = [file for path in targets for file in handler.files(path) if file.exists()]
     if present and not overwrite:
         raise InputError("already exists", file=present[0], cure="name another output, or add --overwrite")
+    lost = _losses(source, output, handler, records, moved, strict=strict)
     radius = _radius(records) if diameter is None else diameter / 2
     read = describe_coordinates(source, records)
     for path, held in targets.items():
-        write_coordinates(path, held, format=format and handler.name, radius=radius)
+        write_items(path, handler, held, radius=radius)
     return ConvertSummary(
         read=read,
-        written={path: sum(len(table) for _, table in held) for path, held in targets.items()},
-        format="star" if format is None and handler.holds.several else handler.name,
+        placed=[row for part in moved for row in part.placed()],
+        lost=lost,
+        written={path: sum(map(len, held)) for path, held in targets.items()},
+        format=handler.name,
     )
 
 
@@ -105,8 +132,13 @@ def choose_format(output: Path, name: str | None) -> tuple[Handler, str]:
     matching = [handler for handler in HANDLERS if handler.name == name] or [
         handler for handler in HANDLERS if ending in handler.suffixes
     ]
+    matching = [handler for handler in matching if handler.write is not None]
     if not matching or (name is not None and len(matching) > 1):
-        known = (f"{handler.name} ({' '.join(handler.suffixes) or 'any ending'})" for handler in HANDLERS)
+        known = (
+            f"{handler.name} ({' '.join(handler.suffixes) or 'any ending'})"
+            for handler in HANDLERS
+            if handler.write is not None
+        )
         raise InputError(
             "the format to write is not known",
             file=output,
@@ -150,17 +182,69 @@ def _unseen(file: Path, relion: RelionTomogram, voxel_size: float | None) -> Tom
     return TomogramInfo(name=relion.name, path=file, grid=grid, relion=relion)
 
 
-def _read(source: Path, infos: Sequence[TomogramInfo], binned: bool | None) -> list[Coordinates]:
+def _read(source: Path, infos: Sequence[TomogramInfo], binned: bool | None, z: float | None) -> list[Coordinates]:
     if not source.is_dir():
-        records = read_coordinates(source, tomograms=infos, binned=binned)
+        records = read_coordinates(source, tomograms=infos, binned=binned, z=z)
     elif infos:
-        records = [record for _, record in pair_labels(infos, [source], binned=binned)]
+        records = [record for _, record in pair_labels(infos, [source], binned=binned, z=z)]
     else:
         raise InputError("a folder of coordinates needs the tomograms", file=source, cure="add --tomogram FILE")
     if not records:
         names = ", ".join(info.name for info in infos)
         raise InputError("holds no points" + (f" in {names}" if names else ""), file=source)
     return records
+
+
+def _sized(record: Coordinates, infos: Sequence[TomogramInfo], voxel_size: float | None) -> Coordinates:
+    """The record with the voxel size that the user gave, when there is no tomogram that has one."""
+    if infos or voxel_size is None:
+        return record
+    stored = record.voxel_size
+    # IMOD's models of volumes without a voxel size say 1.
+    if stored is not None and stored != 1 and abs(stored - voxel_size) > SAME_VOXEL_SIZE * stored:
+        raise InputError(
+            "its voxel size is another than that given",
+            file=record.source,
+            expected=f"{voxel_size:g} A (--voxel-size)",
+            found=f"{stored:g} A",
+            cure="leave out --voxel-size, which is that of the input's grid; the output's is --to-voxel-size",
+        )
+    return replace(record, voxel_size=voxel_size)
+
+
+def _losses(
+    source: Path,
+    output: Path,
+    handler: Handler,
+    records: Sequence[Coordinates],
+    moved: Sequence[Moved],
+    *,
+    strict: bool,
+) -> list[str]:
+    """What is lost by moving and writing, said before anything is written.
+
+    Raises:
+        InputError: `strict`, and something is.
+    """
+    told_by_file = not source.is_dir() and recognise(source).holds.voxel_size
+    alone = told_by_file and all(part.item.info is None for part in moved)
+    voxel_size = next((record.voxel_size for record in records), None) if alone else None
+    lost = [
+        *dict.fromkeys(loss for part in moved for loss in part.lost),
+        *cannot_hold(handler, [part.item for part in moved], voxel_size=voxel_size),
+    ]
+    if lost and strict:
+        raise InputError(
+            f"format {handler.name} cannot hold: {', '.join(lost)}",
+            file=output,
+            cure="choose a format that can (docs/coordinates.md lists them), or leave out --strict",
+        )
+    if strict and (left_out := sum(record.left_out for record in records)):
+        problem = f"{left_out} of its points are duplicates or lie outside of the tomogram and would be left out"
+        raise InputError(problem, file=source, cure="mend the file, or leave out --strict")
+    if lost:
+        warnings.warn(loss_text(output, handler, lost), CetpickWarning, stacklevel=3)
+    return lost
 
 
 def _radius(records: Sequence[Coordinates]) -> float | None:

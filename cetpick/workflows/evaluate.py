@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from cetpick.errors import CetpickWarning, InputError
-from cetpick.io.coordinates import HANDLERS, named_after, read_coordinates, recognise
-from cetpick.io.coordinates import NAME_ENDINGS as LABEL_ENDINGS
-from cetpick.io.relion import find_tomogram, plain_name
+from cetpick.io.coordinates import read_coordinates
+from cetpick.io.formats import HANDLERS, recognise
+from cetpick.io.naming import NAME_ENDINGS as LABEL_ENDINGS
+from cetpick.io.naming import find_tomogram, named_after, plain_name
 from cetpick.io.tomograms import SAME_VOXEL_SIZE
 from cetpick.metrics import Margin, Result, Scene, Score, evaluate
 from cetpick.records import Coordinates, TomogramInfo
@@ -312,7 +313,7 @@ def _name(path: Path) -> str:
 
 def _tomograms_of(file: Path, name: str, infos: Sequence[TomogramInfo], *, alone: bool) -> Sequence[TomogramInfo]:
     """Where the points of a file may lie; a file that is the only one belongs to the only tomogram."""
-    if not infos or recognise(file).holds.several or (alone and len(infos) == 1):
+    if not infos or recognise(file).holds.tomogram or (alone and len(infos) == 1):
         return infos
     info = find_tomogram(name, infos) or named_after(file, infos)
     return [info] if info else []

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.io.coordinates import HANDLERS, read_coordinates, recognise
+from cetpick.io.coordinates import read_coordinates
+from cetpick.io.formats import HANDLERS, STAR, recognise
 from cetpick.io.model import is_model, read_header
 from cetpick.io.mrc import reading
 from cetpick.io.omezarr import is_store
@@ -22,6 +23,7 @@ from cetpick.records import Coordinates, TomogramInfo
 
 STAR_TOMOGRAM_NAMES = ("rlnTomoName", "rlnMicrographName")
 STAR_COORDINATES = {"rlnCoordinateX", "rlnCenteredCoordinateXAngst"}
+IMPORT_FILE = "rlnTomoImportParticleFile"
 OPTIMISATION_SET = {"particles": "rlnTomoParticlesFile", "tomograms": "rlnTomoTomogramsFile"}
 
 Description = dict[str, Any]
@@ -71,9 +73,10 @@ def describe(path: Path, *, tomograms: Sequence[TomogramInfo] = (), which: Which
         handler = recognise(path)
     except InputError as unknown:
         return _describe_volume(path, unknown)
-    if ".star" in handler.suffixes:
+    if handler.description == STAR:
         return _describe_star(path, which)
-    return describe_coordinates(path, read_coordinates(path, tomograms=tomograms))
+    # Boxes of images are shown in section 0.
+    return describe_coordinates(path, read_coordinates(path, tomograms=tomograms, z=0.0))
 
 
 def describe_tomogram(path: Path) -> Description:
@@ -199,6 +202,8 @@ def _describe_star(path: Path, which: Which) -> Description:
             row = table.iloc[0]
             named = {kind: str(row[label]) for kind, label in OPTIMISATION_SET.items() if label in table}
             return {"file": str(path), "kind": "optimisation set", **named}
+        if IMPORT_FILE in table and len(table):
+            return {"file": str(path), "kind": "import list", "files": [str(file) for file in table[IMPORT_FILE]]}
         if STAR_COORDINATES & set(table.columns):
             return _describe_particles(path, table)
     return describe_tomograms_star(path, which)
@@ -210,7 +215,7 @@ def _describe_particles(path: Path, particles: pd.DataFrame) -> Description:
     return {
         "file": str(path),
         "kind": "coordinates",
-        "format": "STAR of RELION or Warp",
+        "format": STAR,
         "points": len(particles),
         "tomograms": {} if names is None else particles[names].value_counts(sort=False).to_dict(),
         "unit": "as in the file",

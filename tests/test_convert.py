@@ -1,0 +1,229 @@
+"""convert between grids: other binnings, other axes, what is lost, and where points end up."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cetpick.cli import main
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.geometry import angles_to_matrices, rescale, turn_angles, turn_axes
+from cetpick.io.imod import read_mod
+from cetpick.io.mrc import write_mrc
+from cetpick.workflows.convert import run_convert
+from cetpick.workflows.inputs import InputOptions
+
+DATA = Path(__file__).parent / "data"
+VOLUMES = DATA / "imod_volumes"
+RELION5 = DATA / "relion5_particles"
+SCORES_MOD = DATA / "imod" / "scattered_scores.mod"
+
+quiet = pytest.mark.filterwarnings("ignore::cetpick.errors.CetpickWarning")
+
+
+def volume(path, *, size=(40, 30, 20), voxel_size=10.0):
+    write_mrc(path, np.zeros(size[::-1], dtype=np.float32), voxel_size=voxel_size)
+    return path
+
+
+def written(path, text):
+    path.write_text(text)
+    return path
+
+
+def points_of(path):
+    return pd.read_csv(path)[["x", "y", "z"]].to_numpy()
+
+
+class TestAxes:
+    @pytest.mark.parametrize("axes", ["rotx", "flipyz"])
+    @pytest.mark.filterwarnings("ignore:.*looks un-rotated")
+    def test_bright_voxels_go_where_clip_puts_them(self, tmp_path, axes):
+        with mrcfile.open(VOLUMES / "volume.mrc") as before, mrcfile.open(VOLUMES / f"volume_{axes}.mrc") as after:
+            source, target = before.data, after.data
+            bright = np.argwhere(source > np.sort(source, axis=None)[-9])[:, ::-1]
+            turned = turn_axes(bright, axes, size=source.shape[::-1]).astype(int)
+            x, y, z = bright.T
+            assert (target[tuple(turned.T[::-1])] == source[z, y, x]).all()
+        table = written(tmp_path / "a.csv", "x,y,z\n" + "".join(f"{x},{y},{z}\n" for x, y, z in bright))
+        run_convert(table, tmp_path / "b.csv", tomograms=[VOLUMES / "volume.mrc"], axes=axes)
+        assert points_of(tmp_path / "b.csv").tolist() == turned.tolist()
+        back = {"rotx": "undo-rotx", "flipyz": "flipyz"}[axes]
+        run_convert(
+            tmp_path / "b.csv", tmp_path / "c.csv", tomograms=[VOLUMES / f"volume_{axes}.mrc"],
+            to_tomograms=[VOLUMES / "volume.mrc"], axes=back,
+        )  # fmt: skip
+        assert points_of(tmp_path / "c.csv").tolist() == bright.tolist()
+
+    @given(st.tuples(*[st.floats(-180, 180)] * 3), st.sampled_from(["rotx", "undo-rotx"]))
+    def test_orientations_turn_with_the_volume(self, angles, axes):
+        size = (30, 20, 12)
+        place, ahead = np.array([10.0, 5.0, 4.0]), angles_to_matrices([angles])[0] @ [1, 2, 3]
+        start, tip = turn_axes([place, place + ahead], axes, size=size)
+        turned = angles_to_matrices(turn_angles([angles], axes))[0] @ [1, 2, 3]
+        np.testing.assert_allclose(tip - start, turned, atol=1e-9)
+
+    def test_a_mirror_has_no_orientations(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z,rot,tilt,psi\n1,2,3,10,20,30\n")
+        with pytest.raises(InputError, match="mirrored"):
+            run_convert(table, tmp_path / "b.csv", axes="flipyz", strict=True)
+        assert not (tmp_path / "b.csv").exists()
+        with pytest.warns(CetpickWarning, match="angles .a mirrored particle has none"):
+            run_convert(table, tmp_path / "b.csv", axes="flipyz")
+        assert list(pd.read_csv(tmp_path / "b.csv")) == ["x", "y", "z", "class"]
+
+    def test_a_rotation_needs_the_size(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
+        with pytest.raises(InputError, match="--tomogram"):
+            run_convert(table, tmp_path / "b.csv", axes="rotx")
+
+
+class TestGrids:
+    def test_to_another_binning_by_the_corner_rule(self, tmp_path):
+        fine = volume(tmp_path / "fine.mrc", size=(80, 60, 40), voxel_size=5.0)
+        coarse = volume(tmp_path / "coarse.mrc", size=(40, 30, 20), voxel_size=10.0)
+        table = written(tmp_path / "a.csv", "x,y,z\n0.5,2.5,39\n79,59,0\n")
+        summary = run_convert(table, tmp_path / "b.mod", tomograms=[fine], to_tomograms=[coarse])
+        (item,) = read_mod(tmp_path / "b.mod").objects
+        expected = np.array([[0, 1, 19.25], [39.25, 29.25, -0.25]])
+        np.testing.assert_allclose(item.contours[0].points - [0.5, 0.5, 0], expected, atol=1e-6)
+        x, y, z = summary.placed
+        assert (x["axis"], x["lowest"], x["highest"], x["voxels"], x["outside"]) == ("x", 0, 39.25, 40, 0)
+        assert x["to_border"] == 0.25
+        assert (y["to_border"], z["to_border"]) == (0.25, 0.25)
+
+    @pytest.mark.parametrize("how", [{"to_voxel_size": 20.0}, {"binning": 4.0}])
+    def test_to_a_grid_without_a_tomogram(self, tmp_path, how):
+        table = written(tmp_path / "a.csv", "x,y,z\n1.5,5.5,9.5\n")
+        run_convert(table, tmp_path / "b.csv", options=InputOptions(voxel_size=5.0), **how)
+        assert points_of(tmp_path / "b.csv").tolist() == [[0, 1, 2]]
+        with pytest.raises(InputError, match="--to-tomogram"):
+            run_convert(table, tmp_path / "b.mod", options=InputOptions(voxel_size=5.0), **how)
+
+    def test_binning_needs_no_voxel_size_and_a_voxel_size_does(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z\n0.5,2.5,4.5\n")
+        run_convert(table, tmp_path / "b.csv", binning=2)
+        assert points_of(tmp_path / "b.csv").tolist() == [[0, 1, 2]]
+        with pytest.raises(InputError, match="--voxel-size"):
+            run_convert(table, tmp_path / "c.csv", to_voxel_size=10)
+        for wrong in ({"binning": 0.0}, {"to_voxel_size": float("nan")}, {"binning": 2, "to_voxel_size": 2}):
+            with pytest.raises(InputError):
+                run_convert(table, tmp_path / "c.csv", **wrong)
+
+    def test_relion_reconstructions_share_the_centre_of_the_first_voxel(self, tmp_path):
+        text = (RELION5 / "tomograms.star").read_text()
+        assert "2.5" in text
+        other = written(tmp_path / "other.star", text.replace("2.500000", "5.000000"))
+        table = written(tmp_path / "a.csv", "x,y,z\n40,72,28\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CetpickWarning)  # the volumes are not there
+            run_convert(table, tmp_path / "b.csv", tomograms=[RELION5 / "tomograms.star"], to_tomograms=[other])
+            run_convert(table, tmp_path / "b.star", tomograms=[RELION5 / "tomograms.star"], to_tomograms=[other])
+        assert points_of(tmp_path / "b.csv").tolist() == [[20, 36, 14]]
+        # The same place in the tilt series.
+        assert "-100.000000\t60.000000\t-60.000000" in (tmp_path / "b.star").read_text()
+
+    def test_another_field_and_points_outside_are_told(self, tmp_path):
+        source = volume(tmp_path / "a.mrc")
+        target = volume(tmp_path / "b.mrc", size=(20, 30, 20))
+        table = written(tmp_path / "t.csv", "x,y,z\n30,2,3\n1,2,3\n")
+        with pytest.warns(CetpickWarning) as told:
+            summary = run_convert(table, tmp_path / "u.csv", tomograms=[source], to_tomograms=[target])
+        messages = [str(warning.message) for warning in told]
+        assert any("do both show the same field?" in message for message in messages)
+        assert any("1 of 2 points lie outside of the target volume" in message for message in messages)
+        assert [row["outside"] for row in summary.placed] == [1, 0, 0]
+        assert summary.placed[0]["to_border"] == -10.5
+        assert len(points_of(tmp_path / "u.csv")) == 2
+
+    def test_several_tomograms_find_their_targets_by_name(self, tmp_path):
+        for folder, voxel_size in (("bin4", 10.0), ("bin2", 5.0)):
+            (tmp_path / folder).mkdir()
+            for name in ("TS_1", "TS_2"):
+                volume(
+                    tmp_path / folder / f"{name}.mrc",
+                    voxel_size=voxel_size,
+                    size=tuple(int(400 / voxel_size) for _ in "xyz"),
+                )
+        loop = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+        star = written(tmp_path / "p.star", f"{loop}TS_2.mrc 1 2 3\nTS_1.mrc 4 5 6\n")
+        bin4, bin2 = sorted((tmp_path / "bin4").iterdir()), sorted((tmp_path / "bin2").iterdir())
+        run_convert(star, tmp_path / "out", format="csv", tomograms=bin4, to_tomograms=bin2)
+        expected = rescale([[4, 5, 6]], from_voxel_size=10, to_voxel_size=5)
+        assert points_of(tmp_path / "out" / "TS_1.csv").tolist() == expected.tolist()
+        with pytest.raises(InputError, match="no target for the points of tomogram TS_2"):
+            run_convert(star, tmp_path / "more", format="csv", tomograms=bin4, to_tomograms=bin2[:1])
+
+    def test_a_voxel_size_against_that_of_the_file(self, tmp_path):
+        content = {"pickable_object_name": "a", "run_name": "t", "voxel_spacing": 10, "points": []}
+        picks = written(tmp_path / "a.json", json.dumps(content))
+        with pytest.raises(InputError, match="--to-voxel-size"):
+            run_convert(picks, tmp_path / "b.csv", options=InputOptions(voxel_size=5.0))
+
+
+class TestLosses:
+    def test_strict_refuses_before_anything_is_written(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z,score,class,rot,tilt,psi\n1,2,3,.5,a,1,2,3\n4,5,6,.4,b,1,2,3\n")
+        with pytest.raises(InputError, match=r"format coords cannot hold: score, class \(2 classes\), angles"):
+            run_convert(table, tmp_path / "b.coords", strict=True)
+        assert not (tmp_path / "b.coords").exists()
+        summary = run_convert(table, tmp_path / "b.xml", strict=True)
+        assert (summary.lost, summary.format) == ([], "pytom")
+
+    def test_strict_refuses_to_leave_points_out(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n1,2,3\n1,2,99\n")
+        tomogram = volume(tmp_path / "t.mrc")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CetpickWarning)
+            with pytest.raises(InputError, match="2 of its points"):
+                run_convert(table, tmp_path / "b.csv", tomograms=[tomogram], strict=True)
+        assert not (tmp_path / "b.csv").exists()
+
+    def test_the_voxel_size_when_the_file_alone_has_it(self, tmp_path):
+        with pytest.warns(CetpickWarning, match=r"cannot hold: voxel size \(10 A\)"):
+            run_convert(SCORES_MOD, tmp_path / "a.csv")
+        run_convert(SCORES_MOD, tmp_path / "b.csv", tomograms=[VOLUMES / "volume.mrc"], strict=True)
+
+    def test_the_second_file_is_not_overwritten_either(self, tmp_path):
+        table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
+        mine = written(tmp_path / "b.doc", "1 mine.mrc\n")
+        with pytest.raises(InputError, match=r"b.doc: already exists"):
+            run_convert(table, tmp_path / "b.tbl")
+        assert mine.read_text() == "1 mine.mrc\n"
+        run_convert(table, tmp_path / "b.tbl", overwrite=True)
+        assert (tmp_path / "b.tbl").is_file()
+        assert mine.read_text() == "1 b\n"
+
+
+def test_command_line(tmp_path, capsys, monkeypatch):
+    def cetpick(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    source = volume(tmp_path / "full.mrc", size=(40, 20, 30))
+    table = written(tmp_path / "a.csv", "x,y,z,score\n1,2,3,.5\n")
+    code, out, _ = cetpick("convert", table, tmp_path / "b.csv", "--tomogram", source, "--axes", "rotx")
+    assert code == 0
+    assert points_of(tmp_path / "b.csv").tolist() == [[1, 3, 17]]
+    assert "to_border" in out
+    code, _, err = cetpick("convert", table, tmp_path / "b.coords", "--strict")
+    assert (code, (tmp_path / "b.coords").exists()) == (2, False)
+    assert "cannot hold: score" in err
+    boxes = written(tmp_path / "c.box", "6 -8 33 32\n")
+    assert cetpick("convert", boxes, tmp_path / "c.csv")[0] == 2
+    code, out, _ = cetpick(
+        "convert", boxes, tmp_path / "c.csv", "--z", 5, "--voxel-size", 10, "--to-voxel-size", 20, "--json"
+    )
+    assert (code, json.loads(out)["written"]) == (0, {str(tmp_path / "c.csv"): 1})
+    assert points_of(tmp_path / "c.csv").tolist() == [[10.75, 3.75, 2.25]]
+    assert "boxes of EMAN1" in cetpick("info", boxes)[1]
