@@ -3,9 +3,9 @@ coordinates are commonly misread.
 
 The contrast of a set of points is the mean response of a blob filter matched to the particle, at the points, compared
 with that of copies of the whole set moved by 1 to 2 diameters: ``z = (mean - median of copies) / (1.4826 MAD of
-copies)``. Moving the set as a whole keeps its arrangement, so that points which share a place, a membrane or a corner of
-the volume do not look like more evidence than they are. Where labels sit on particles |z| grows with the square root of
-their number; where they do not it is about normal.
+copies)``. Moving the set as a whole keeps its arrangement, so that points which share a place, a membrane or a corner
+of the volume do not look like more evidence than they are. Where labels sit on particles |z| grows with the square root
+of their number; where they do not it is about normal.
 """
 
 from __future__ import annotations
@@ -275,7 +275,8 @@ class Shift:
 def measure_shift(response: Response, xyz: Points, contrast: Contrast, *, seed: int = 0) -> Shift | None:
     """Where within a diameter around the points their mean response is strongest, dark or bright.
 
-    The place is the centre of gravity of the top of the peak; its error comes from drawing the points again (bootstrap).
+    The place is the centre of gravity of the top of the peak; its error comes from drawing the points again
+    (bootstrap).
 
     Args:
         response: to the tomogram.
@@ -300,10 +301,10 @@ def measure_shift(response: Response, xyz: Points, contrast: Contrast, *, seed: 
     def profiles(weights: NDArray[np.float32]) -> Floats:
         """Contrast z at each offset, of points counted `weights` (n, draws) times; shape (offsets, draws)."""
         counts = known @ weights
-        means = np.divide(
-            values @ weights, counts, out=np.full(counts.shape, median), where=counts * 3 >= 2 * len(inner)
-        )
-        return (means - median) / spread
+        means = np.full(counts.shape, median)
+        np.divide(values @ weights, counts, out=means, where=counts * 3 >= 2 * len(inner))
+        profile: Floats = (means - median) / spread
+        return profile
 
     def peak(heights: Floats) -> Floats:
         near = np.linalg.norm(offsets - offsets[np.argmax(heights)], axis=1) <= response.diameter / 2
@@ -386,6 +387,14 @@ class Judgement:
         """The reading to use in the place of the given one, if one was found."""
         return self.ranking[0].reading if self.verdict in ("swapped", "scaled") else None
 
+    def mended(self, xyz: ArrayLike, grid: Grid) -> tuple[str, Points] | None:
+        """What would make the labels right, and the labels (n, 3) after it; None when nothing is known to."""
+        if self.better:
+            return f"read as {self.better.name}", self.better.apply(xyz, grid)
+        if self.verdict == "shifted" and self.shift:
+            return f"moved by {self.shift.told}", as_points(xyz) + self.shift.xyz
+        return None
+
 
 def judge_labels(response: Response, xyz: ArrayLike, *, seed: int = 0) -> Judgement:
     """Tell whether labels are on particles, as given or read in another way.
@@ -404,9 +413,9 @@ def judge_labels(response: Response, xyz: ArrayLike, *, seed: int = 0) -> Judgem
     # a better reading leads the ranking, though labels that it does not move may lend another one a higher contrast
     ranking = sorted(possible, key=lambda item: (item is better, abs(item.z)), reverse=True)
     shift = measure_shift(response, points, contrast, seed=seed)
-    if shift and not (
-        abs(shift.z) >= found_among_many(CONTRAST, len(points)) and shift.length >= SHIFT_ERRORS * shift.error
-    ):
+    if shift and abs(shift.z) < found_among_many(CONTRAST, len(points)):
+        shift = None
+    if shift and shift.length < SHIFT_ERRORS * shift.error:
         shift = None
     verdict, message, seen = _verdict(response, len(points), given, ranking, shift)
     notes = _notes(response, points, contrast, ranking, shift, fine=verdict == "fine", sign=seen)
@@ -439,27 +448,27 @@ def _verdict(
 ) -> tuple[Verdict, str, float]:
     """Verdict, the same in a sentence, and the contrast of the particles, 0 where none were found."""
     if labels < FEWEST_LABELS:
-        return "undecidable", f"too few labels to tell: {labels}, at least {FEWEST_LABELS} are needed", 0.0
+        return "undecidable", f"cannot be told: {labels} labels, at least {FEWEST_LABELS} are needed", 0.0
     first = ranking[0] if ranking else given
     off = shift if shift and shift.length >= LARGE_SHIFT * response.diameter else None
     if first.beats_given and not (off and abs(off.z) > abs(first.z)):
         scale = first.reading.scale
-        against = f"against {_told(given.z)}" if np.isfinite(given.z) else "as given all lie outside of the data"
+        against = f" against {_told(given.z)}" if np.isfinite(given.z) else "; as given all lie outside"
         verdict: Verdict = "swapped" if scale == 1 else "scaled"
         looks = verdict if scale == 1 else "binned" if scale > 1 else "unbinned"
-        return verdict, f"these look {looks}: {first.reading.name} fits better ({_told(first.z)} {against})", first.z
+        return verdict, f"these look {looks}: {first.reading.name} fits better ({_told(first.z)}{against})", first.z
     if off:
         fits = f"{off.told} would put them on particles ({_told(off.z)} against {_told(given.z)})"
         return "shifted", f"these look shifted: {fits}", off.z
     if given.outside > OUTSIDE * labels:
-        return "outside", f"{given.outside} of {labels} labels lie outside of the data, and no other reading fits", 0.0
+        return "outside", f"wrong: {given.outside} of {labels} labels lie outside, and no other reading fits", 0.0
     if not abs(given.z) >= CONTRAST:
         best = "" if first is given else f"; the best reading, {first.reading.name}, has {_told(first.z)}"
         return "undecidable", f"cannot be told: no clear contrast at the labels ({_told(given.z)}{best})", 0.0
     if rivals := [item for item in ranking if item.rivals_given]:
         other = f"{rivals[0].reading.name} ({_told(rivals[0].z)})"
         return "undecidable", f"cannot be told: as given ({_told(given.z)}) and {other} fit too much alike", given.z
-    return "fine", f"the labels sit on {'dark' if given.z > 0 else 'bright'} blobs ({_told(given.z)})", given.z
+    return "fine", f"fine: the labels sit on {'dark' if given.z > 0 else 'bright'} blobs ({_told(given.z)})", given.z
 
 
 def _notes(
