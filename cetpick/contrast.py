@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from cetpick.baselines import blob_response
 from cetpick.geometry import Points, as_points, rescale
@@ -54,8 +55,11 @@ SMALL_SHIFT, LARGE_SHIFT = 0.1, 0.25
 """Diameters: a constant shift from which it is told, and from which the labels are wrong."""
 SHIFT_ERRORS = 4.0
 """Standard errors that a shift must have."""
-WEAK = 0.25
+WEAK = 0.15
 """Share of labels without contrast from which it is told; of labels at random places half have none."""
+CROWDED = 0.5
+"""Share of labels nearer than half a diameter to another from which a reading is impossible, unless as many are so as
+given: a set that shrinks to a few places says no more than a few labels."""
 AXES = "xyz"
 
 
@@ -367,7 +371,7 @@ class Judgement:
         labels: number of labels.
         given: the reading as given.
         ranking: all possible readings by falling contrast, dark or bright.
-        impossible: readings that put too many labels outside of the volume.
+        impossible: how many readings put too many labels outside of the volume, or on top of each other.
         contrast: of the particles, where they were found.
         shift: of the labels as given, when it is significant.
     """
@@ -435,12 +439,21 @@ def judge_labels(response: Response, xyz: ArrayLike, *, seed: int = 0) -> Judgem
 def _rank(response: Response, points: Points, given: Contrast, reading: Reading, seed: int) -> Ranked:
     read = reading.apply(points, response.grid)
     outside = int(np.isnan(response.at(read)).sum())
-    if outside > OUTSIDE * len(points):
+    crowded = reading.scale < 1 and _crowding(read, response) > max(CROWDED, _crowding(points, response))
+    if crowded or outside > OUTSIDE * len(points):
         return Ranked(reading=reading, z=float("nan"), outside=outside)
     contrast = measure_contrast(response, read, seed=seed)
     moved = np.linalg.norm(read - points, axis=1) > response.diameter / 2
     moved_z = (contrast.z(moved), given.z(moved)) if moved.sum() >= FEWEST_LABELS else (float("nan"), float("nan"))
     return Ranked(reading=reading, z=contrast.z(), outside=outside, moved=int(moved.sum()), moved_z=moved_z)
+
+
+def _crowding(points: Points, response: Response) -> float:
+    """Share of the points (n, 3) that lie nearer than half a diameter to another."""
+    if len(points) < 2:
+        return 0.0
+    distances = np.asarray(cKDTree(points).query(points, k=2)[0])
+    return float((distances[:, 1] < response.diameter / 2).mean())
 
 
 def _verdict(
@@ -460,10 +473,11 @@ def _verdict(
     if off:
         fits = f"{off.told} would put them on particles ({_told(off.z)} against {_told(given.z)})"
         return "shifted", f"these look shifted: {fits}", off.z
+    best = "" if first is given else f"; the best, {first.reading.name}, has {_told(first.z)}"
     if given.outside > OUTSIDE * labels:
-        return "outside", f"wrong: {given.outside} of {labels} labels lie outside, and no other reading fits", 0.0
+        message = f"wrong: {given.outside} of {labels} labels lie outside, no other reading clearly fits{best}"
+        return "outside", message, 0.0
     if not abs(given.z) >= CONTRAST:
-        best = "" if first is given else f"; the best reading, {first.reading.name}, has {_told(first.z)}"
         return "undecidable", f"cannot be told: no clear contrast at the labels ({_told(given.z)}{best})", 0.0
     if rivals := [item for item in ranking if item.rivals_given]:
         other = f"{rivals[0].reading.name} ({_told(rivals[0].z)})"
@@ -483,7 +497,11 @@ def _notes(
 ) -> Iterator[str]:
     """What else a user should know; `sign` of the particles' contrast, 0 where none were found."""
     if ranking and ranking[0].beats_given:
-        yield f"{ranking[0].reading.name}: x, y, z are to become {ranking[0].reading.rule}"
+        first = ranking[0]
+        yield f"{first.reading.name}: x, y, z are to become {first.reading.rule}"
+        for item in ranking[1:]:
+            if abs(item.z) > abs(first.z) - MARGIN:
+                yield f"{item.reading.name} fits about as well ({_told(item.z)}): {item.reading.rule}"
     if sign < 0:
         yield "particles are bright in this tomogram; usual is dark"
     if contrast.outside:

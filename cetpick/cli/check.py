@@ -69,7 +69,8 @@ def _print(checked: Checked) -> None:
             for item in (first if judged.given in first else (*first, judged.given))
         ]
         opt.print_table(rows)
-        typer.echo(f"  ({len(judged.ranking)} readings are possible, {judged.impossible} put labels outside)")
+        why = "they put labels outside, or on top of each other"
+        typer.echo(f"  ({len(judged.ranking)} readings are possible, {judged.impossible} are not: {why})")
     for note in checked.notes:
         typer.echo(f"  note: {note}")
     for picture in checked.pictures:

@@ -5,6 +5,7 @@ matplotlib is imported where it is used: commands that draw nothing do without i
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ WIDTH, DPI = 12.0, 110
 """Inches, and pixels an inch, of every picture."""
 LOWEST, HIGHEST = 1.2, 6.0
 """Inches that a row of pictures takes."""
+TITLE_WIDTH = 130
+"""Characters."""
 HEADINGS = 0.55
 """Inches for the heading and the axis of a row."""
 SLAB = 0.4
@@ -37,6 +40,8 @@ GREYS = 0.5, 99.5
 """Percentiles that become black and white."""
 COLOUR = "#ffb000"
 """Of circles: neither on a grey scale nor hard to tell for the colour-blind."""
+GRAZED = 0.9
+"""Of the radius: balls farther from the middle of a slab are not drawn."""
 BOX = 2.5
 """Side of the averaged sub-volumes, in diameters."""
 MOST_AVERAGED = 500
@@ -49,9 +54,10 @@ AXES = "xyz"
 
 
 def draw_labels(path: Path, data: NDArray[Any], grid: Grid, xyz: Points, *, diameter: float, title: str) -> None:
-    """Draw slabs along the three axes through the places with most labels, with a circle for each label.
+    """Draw slabs along the three axes through the places with most labels, with a circle for each label nearby.
 
-    A circle is the section of a ball of the particle's diameter with the middle of the slab.
+    A circle is the section of a ball of the particle's diameter with the middle of the slab; balls that are only
+    grazed, and labels outside of the volume, are left out.
 
     Args:
         path: PNG file.
@@ -65,6 +71,7 @@ def draw_labels(path: Path, data: NDArray[Any], grid: Grid, xyz: Points, *, diam
         CetpickError: the file cannot be written.
     """
     voxels = diameter / grid.voxel_size
+    xyz = xyz[grid.contains(xyz)]
     counts = 3, 2, 2
     heights = [
         min(max(WIDTH / count * grid.size[v] / grid.size[h], LOWEST), HIGHEST) + HEADINGS
@@ -100,7 +107,10 @@ def draw_averages(
     averages = {name: average_box(data, xyz, max(2, round(BOX / 2 * voxels))) for name, xyz in sets.items()}
     averages = {name: (_smoothed(box, voxels), count) for name, (box, count) in averages.items()}
     figure = _figure(len(sets) * WIDTH / 3, title)
-    grey = _grey_range(np.concatenate([box.ravel() for box, _ in averages.values()]))
+    grey = (
+        min(float(box.min()) for box, _ in averages.values()),
+        max(float(box.max()) for box, _ in averages.values()),
+    )
     for row, (name, (box, count)) in enumerate(averages.items()):
         middle = len(box) // 2
         for column, plane in enumerate(PLANES):
@@ -108,7 +118,7 @@ def draw_averages(
             panel = figure.add_subplot(len(sets), 3, row * 3 + column + 1)
             extent = (-middle - 0.5, middle + 0.5) * 2
             panel.imshow(box.take(middle, 2 - axis), cmap="gray", origin="lower", extent=extent, clim=grey)
-            panel.set_title(f"{name}: {count} of {len(sets[name])}" if column == 0 else f"{name}")
+            panel.set_title(f"{name} ({count} of {len(sets[name])})" if column == 0 else name)
             _circle(panel, 0, 0, voxels / 2)
             _finish(panel, plane, grid.voxel_size, 2 * middle + 1)
     _save(figure, path)
@@ -177,11 +187,12 @@ def _draw_slab(
     image = _smoothed(_filled(np.asarray(data[tuple(chosen)], np.float32)).mean(axis=2 - axis), voxels)
     panel.imshow(image, cmap="gray", origin="lower", interpolation="bilinear", clim=_grey_range(image))
     middle = first + (thickness - 1) / 2
-    reach = (voxels / 2) ** 2 - (xyz[:, axis] - middle) ** 2
-    for point, squared in zip(xyz[reach > 0], reach[reach > 0], strict=True):
-        _circle(panel, point[plane[0]], point[plane[1]], float(np.sqrt(squared)))
+    near = xyz[np.abs(xyz[:, axis] - middle) < GRAZED * voxels / 2]
+    for point in near:
+        radius = float(np.sqrt((voxels / 2) ** 2 - (point[axis] - middle) ** 2))
+        _circle(panel, point[plane[0]], point[plane[1]], radius)
     panel.set_title(
-        f"{AXES[axis]} = {middle:.0f}, {thickness * grid.voxel_size / 10:.0f} nm thick: {(reach > 0).sum()} labels"
+        f"{AXES[axis]} = {middle:.0f}, {thickness * grid.voxel_size / 10:.0f} nm thick; labels: {len(near)}"
     )
     panel.set_xlim(-0.5, grid.size[plane[0]] - 0.5)
     panel.set_ylim(-0.5, grid.size[plane[1]] - 0.5)
@@ -191,9 +202,9 @@ def _draw_slab(
 def _figure(height: float, title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    lines = title.count("\n") + 1
-    figure = Figure(figsize=(WIDTH, height + 0.25 * lines), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_WIDTH)]
+    figure = Figure(figsize=(WIDTH, height + 0.25 * len(lines)), dpi=DPI, layout="constrained")
+    figure.suptitle("\n".join(lines), fontsize=11, x=0.01, ha="left", parse_math=False)
     return figure
 
 

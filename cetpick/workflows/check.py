@@ -177,9 +177,7 @@ def check_labels(
     if not np.nanmax(np.abs(response.values), initial=0) > 0:
         raise InputError("holds no contrast: its voxels are equal, constant padding or NaN", file=info.path)
     judgement = judge_labels(response, points)
-    heading = (
-        f"{info.path}   {file}, {judgement.labels} labels, {diameter:g} A\n{judgement.verdict}: {judgement.message}"
-    )
+    heading = f"{info.path.name} with {file.name}: {judgement.labels} labels, {diameter:g} A\n{judgement.message}"
     pictures = [] if output is None else list(_draw(output, tomogram, points, judgement, diameter, heading))
     return Checked(
         info=info,
