@@ -63,24 +63,23 @@ def print_labels(name: str, response: Response, folder: Path) -> None:
         print("| " + " | ".join(map(str, [*cells, *broken])) + " |")
 
 
-def print_rates(name: str, response: Response, folder: Path, draws: int) -> None:
+def print_rates(name: str, response: Response, folder: Path, count: int, draws: int) -> None:
     truth = read_coordinates(folder / "train_truth.csv")[0].xyz
     size, half = np.array(response.grid.size), response.diameter / 2
-    for count in (20, 7, 5):
-        rng = np.random.default_rng(1)
-        rates = {what: Counter[str]() for what in ("truth", "random places", "half a diameter in z", "x 2")}
-        for _ in range(draws):
-            xyz = truth[rng.choice(len(truth), count, replace=False)]
-            places = rng.uniform(0, size - 1, (count, 3))
-            for points, what in zip((xyz, places, xyz + np.array([0, 0, half]), 2 * xyz + 0.5), rates, strict=True):
-                rates[what][judge_labels(response, points).verdict] += 1
-        readings = [reading for reading in READINGS if reading != Reading()]
-        found = 0
-        for reading in readings:
-            xyz = truth[rng.choice(len(truth), count, replace=False)]
-            found += was_found(judge_labels(response, undo(reading, xyz, response)), reading)
-        cells = [", ".join(f"{verdict} {n}" for verdict, n in rate.most_common()) for rate in rates.values()]
-        print(f"| {name} | {count} |", " | ".join(cells), f"| {found} of {len(readings)} |", flush=True)
+    rng = np.random.default_rng(1)
+    rates = {what: Counter[str]() for what in ("truth", "random places", "half a diameter in z", "x 2")}
+    for _ in range(draws):
+        xyz = truth[rng.choice(len(truth), count, replace=False)]
+        places = rng.uniform(0, size - 1, (count, 3))
+        for points, what in zip((xyz, places, xyz + np.array([0, 0, half]), 2 * xyz + 0.5), rates, strict=True):
+            rates[what][judge_labels(response, points).verdict] += 1
+    readings = [reading for reading in READINGS if reading != Reading()]
+    found = 0
+    for reading in readings:
+        xyz = truth[rng.choice(len(truth), count, replace=False)]
+        found += was_found(judge_labels(response, undo(reading, xyz, response)), reading)
+    cells = [", ".join(f"{verdict} {n}" for verdict, n in rate.most_common()) for rate in rates.values()]
+    print(f"| {name} | {count} |", " | ".join(cells), f"| {found} of {len(readings)} |", flush=True)
 
 
 def main() -> None:
@@ -96,8 +95,9 @@ def main() -> None:
         print_labels(name, response, data / name)
     print(f"\n{draws} draws:\n| set | n | truth | random places | half a diameter in z | x 2 | readings found |")
     print("|---" * 7 + "|")
-    for name, response in responses.items():
-        print_rates(name, response, data / name, draws)
+    for count in (20, 7, 5):
+        for name, response in responses.items():
+            print_rates(name, response, data / name, count, draws)
 
 
 if __name__ == "__main__":

@@ -237,17 +237,16 @@ def measure_contrast(response: Response, xyz: Points, *, seed: int = 0) -> Contr
     rng = np.random.default_rng(seed)
     here = response.at(xyz)
     inner = np.isfinite(here)
-    copies: list[NDArray[np.float32]] = []
+    there = np.empty((0, len(here)), np.float32)
     for _ in range(20 if inner.any() else 0):  # a set that fills a thin volume has few places to go
         directions = rng.normal(size=(COPIES, 3))
         lengths = response.diameter * rng.uniform(1, 2, COPIES) / np.linalg.norm(directions, axis=1)
-        for displacement in directions * lengths[:, None]:
-            there = response.at(xyz + displacement)
-            if (np.isfinite(there) & inner).sum() * 3 >= inner.sum() * 2:
-                copies.append(there)
-            if len(copies) == COPIES:
-                return Contrast(here=here, there=np.array(copies))
-    return Contrast(here=here, there=np.array(copies, np.float32).reshape(-1, len(here)))
+        copies = response.at(xyz + (directions * lengths[:, None])[:, None])
+        kept = (np.isfinite(copies) & inner).sum(axis=1) * 3 >= inner.sum() * 2
+        there = np.concatenate([there, copies[kept]])[:COPIES]
+        if len(there) == COPIES:
+            break
+    return Contrast(here=here, there=there)
 
 
 @dataclass(frozen=True, kw_only=True)
