@@ -365,6 +365,21 @@ class TestCommand:
         ]
         assert f"failed: {broken}: " in err
 
+    def test_a_star_for_several(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
+        rows = []
+        for name, xyz in (("t1", flat.labels), ("t2", flat.labels[:, [0, 2, 1]])):
+            (tmp_path / f"{name}.mrc").symlink_to(tomogram)
+            rows += [f"{name} {x:.3f} {y:.3f} {z:.3f}\n" for x, y, z in xyz]
+        labels = ["rlnMicrographName", *(f"rlnCoordinate{axis}" for axis in "XYZ")]
+        star = tmp_path / "particles.star"
+        star.write_text("data_\n\nloop_\n" + "".join(f"_{label}\n" for label in labels) + "".join(rows))
+        code, out, err = cetpick("check", tmp_path / "t1.mrc", tmp_path / "t2.mrc", "-l", star, "-d", DIAMETER)
+        assert code == 1
+        assert "t1: fine: " in out
+        assert "t2: these look swapped: xzy fits better (" in out
+        (warning,) = err.splitlines()
+        assert "points lie outside of tomogram t2" in warning
+
     def test_voxel_sizes(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
         """Said when more than 0.5 % apart; what the user overrules is no fault."""
         labels = table(tmp_path / "labels.csv", flat.labels)

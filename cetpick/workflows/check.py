@@ -17,7 +17,7 @@ from cetpick.io.coordinates import pair_labels
 from cetpick.io.tomograms import SAME_VOXEL_SIZE, read_tomogram
 from cetpick.records import Tomogram, TomogramInfo
 from cetpick.report.overlay import draw_averages, draw_labels
-from cetpick.workflows.inputs import InputOptions, open_tomograms, points_in_file
+from cetpick.workflows.inputs import InputOptions, all_points, open_tomograms, points_in_file
 from cetpick.workflows.record import RunRecord, prepare_output
 
 RUN_FILE = "run.json"
@@ -135,13 +135,12 @@ def run_check(
         infos, failures = open_tomograms(tomograms, options)
         labelled = _labelled(infos, labels, options)
         if output is not None:
-            names = [path.name for info, _ in labelled for path in picture_files(output, info.name)]
-            inputs = [*(info.path for info, _ in labelled), *labels]
+            names = [path.name for info, _, _ in labelled for path in picture_files(output, info.name)]
+            inputs = [*(info.path for info, _, _ in labelled), *labels]
             prepare_output(output, [*names, RUN_FILE], overwrite=overwrite, inputs=inputs)
         summary = CheckSummary()
-        for info, file in labelled:
+        for info, file, points in labelled:
             try:
-                points = points_in_file(file, info, binned=options.binned)
                 summary.checked.append(check_labels(info, file, points, diameter=diameter, output=output))
             except CetpickError as error:
                 failures.append(error)
@@ -196,14 +195,20 @@ def picture_files(output: Path, name: str) -> tuple[Path, Path, Path]:
 
 def _labelled(
     infos: Sequence[TomogramInfo], labels: Sequence[Path], options: InputOptions
-) -> list[tuple[TomogramInfo, Path]]:
-    """Tomograms with their label files; one of each is a pair though all labels may lie outside of the tomogram."""
+) -> list[tuple[TomogramInfo, Path, Points]]:
+    """Tomograms with their label files and all points in them.
+
+    One tomogram and one file are a pair even though all of its points lie outside: `check` is to tell why.
+    """
     if not labels:
         raise InputError("no labels given", cure="add --labels with the file of particle centres")
     if len(infos) == len(labels) == 1 and not labels[0].is_dir():
-        return [(infos[0], labels[0])]
+        return [(infos[0], labels[0], points_in_file(labels[0], infos[0], binned=options.binned))]
     pairs = pair_labels(infos, labels, binned=options.binned)
-    return [(info, coordinates.source) for info, coordinates in pairs if coordinates.source is not None]
+    return [
+        (info, coordinates.source or labels[0], all_points(info, coordinates, binned=options.binned))
+        for info, coordinates in pairs
+    ]
 
 
 def _draw(

@@ -96,6 +96,21 @@ def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None
     raise InputError(f"holds no points of tomogram {info.name}", file=path)
 
 
+def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None = None) -> Points:
+    """Points (n, 3) of labels that were read, with those outside of the tomogram, which reading leaves out.
+
+    Args:
+        info: the tomogram.
+        labels: read for it.
+        binned: see InputOptions.
+    """
+    if labels.source is None:
+        return labels.xyz
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CetpickWarning)  # given when the labels were read
+        return points_in_file(labels.source, info, binned=binned)
+
+
 def warn_of_labels(tomogram: Tomogram, labels: Coordinates, diameter: float, *, binned: bool | None = None) -> None:
     """Warn when labels look swapped, scaled or shifted.
 
@@ -108,11 +123,7 @@ def warn_of_labels(tomogram: Tomogram, labels: Coordinates, diameter: float, *, 
     Warns:
         CetpickWarning: another reading of the labels clearly fits better.
     """
-    points = labels.xyz
-    if labels.source is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CetpickWarning)  # given when the labels were read
-            points = points_in_file(labels.source, tomogram.info, binned=binned)
+    points = all_points(tomogram.info, labels, binned=binned)
     response = measure_response(tomogram.data, tomogram.info.grid, diameter=diameter)
     judgement = judge_labels(response, points)
     if judgement.verdict in ("swapped", "scaled", "shifted"):
