@@ -48,7 +48,7 @@ def was_found(judged: Judgement, reading: Reading) -> bool:
 
 def told(judged: Judgement, reading: Reading) -> str:
     if was_found(judged, reading):
-        return f"{abs(judged.ranking[0].z):.1f}/{abs(judged.given.z):.1f}"
+        return f"{abs(judged.ranking[0].z):.1f}/{abs(judged.given.z):.1f}".replace("nan", "-")
     return judged.verdict
 
 
