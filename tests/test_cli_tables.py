@@ -490,13 +490,14 @@ def test_tables_need_no_torch(tmp_path: Path) -> None:
         (("convert", SCORES_MOD, "volume.csv", "--tomogram", VOLUME), "3 points"),
         (("info", "volume.csv", VOLUME, SCORES_MOD), "30, 20, 12"),
         (("evaluate", "volume.csv", "--truth", truth, "--radius", 2), "AP 0.8333"),
+        (("check", VOLUME, "--labels", "volume.csv", "--diameter", 60, "-o", "pictures"), "volume_labels.png"),
     ):
         done = python(code, *arguments, cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (arguments[0] == "check", "")  # with a few points it cannot be told
         assert expected in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("evaluate", "--help"), ("pick", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("evaluate", "--help"), ("pick", "--help"), ("check", "--help")])
 def test_help_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code = """
 import sys
@@ -505,7 +506,7 @@ try:
     main()
 except SystemExit as ended:
     assert not ended.code
-print("loaded:", *sorted({"torch", "pandas", "numpy", "scipy", "mrcfile"} & set(sys.modules)))
+print("loaded:", *sorted({"torch", "pandas", "numpy", "scipy", "mrcfile", "matplotlib"} & set(sys.modules)))
 """
     done = python(code, *arguments, cwd=tmp_path)
     assert done.returncode == 0

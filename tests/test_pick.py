@@ -283,3 +283,18 @@ def test_paper_mode_runs_through(
     assert record["model"]["voxel_size"] == [20.0, 10.0, 10.0]
     assert record["training"]["clamped_share"] is not None
     assert len(read_coordinates(tmp_path / "out" / "candidates" / "two.csv")[0]) > 0
+
+
+def test_swapped_labels_are_said_and_used_all_the_same(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flipped = tiny.truth["one"][:8] * [1, -1, 1] + [0, tiny.shape[1] - 1, 0]
+    labels = tmp_path / "one.csv"
+    pd.DataFrame(flipped, columns=["x", "y", "z"]).to_csv(labels, index=False)
+    command = ["train", tiny.path("one"), "--labels", labels, "-d", tiny.diameter, *FAST, "--steps", 10]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "m.safetensors") == 0
+    said = f"{labels} on {tiny.path('one')}: these look swapped: y flipped fits better ("
+    assert said in capsys.readouterr().err
+    record = json.loads((tmp_path / "m.run.json").read_text())
+    assert any(warning.startswith(said) for warning in record["warnings"])
+    assert record["seconds"]["checking labels"] < 5

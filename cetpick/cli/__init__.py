@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cetpick import __version__
+from cetpick.cli.check import check
 from cetpick.cli.convert import convert
 from cetpick.cli.demo import demo
 from cetpick.cli.evaluate import evaluate
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Pick particles in cryo-electron tomograms, learning from 20 to 50 labels.",
     epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done.",
 )
-for command in (pick, train, evaluate, convert, info, simulate, demo):
+for command in (pick, train, check, evaluate, convert, info, simulate, demo):
     app.command(no_args_is_help=command is not demo)(command)
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cetpick.contrast import judge_labels, measure_response
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.io.coordinates import pair_labels
+from cetpick.geometry import Points
+from cetpick.io.coordinates import pair_labels, recognise
+from cetpick.io.relion import find_tomogram
 from cetpick.io.tomograms import open_inputs
-from cetpick.records import Coordinates, TomogramInfo
+from cetpick.records import Coordinates, Tomogram, TomogramInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,61 @@ def open_labelled(
         if failures:
             raise InputError(f"unusable training tomogram\n{failures[0]}")
     return pair_labels(infos, labels, binned=options.binned)
+
+
+def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None) -> Points:
+    """Points (n, 3) of one tomogram, in its voxels, as a file has them: those that lie outside of it too.
+
+    Args:
+        path: a coordinate file of any known format.
+        info: the tomogram.
+        binned: see InputOptions.
+
+    Raises:
+        InputError: an unusable file, or one without points in this tomogram.
+    """
+    for record in recognise(path).read(path, [info], binned):
+        if len(record) and find_tomogram(record.tomogram, [info]):
+            return record.xyz
+    raise InputError(f"holds no points of tomogram {info.name}", file=path)
+
+
+def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None = None) -> Points:
+    """Points (n, 3) of labels that were read, with those outside of the tomogram, which reading leaves out.
+
+    Args:
+        info: the tomogram.
+        labels: read for it.
+        binned: see InputOptions.
+    """
+    if labels.source is None:
+        return labels.xyz
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CetpickWarning)  # given when the labels were read
+        return points_in_file(labels.source, info, binned=binned)
+
+
+def warn_of_labels(tomogram: Tomogram, labels: Coordinates, diameter: float, *, binned: bool | None = None) -> None:
+    """Warn when labels look swapped, scaled or shifted.
+
+    Args:
+        tomogram: with its voxels.
+        labels: read for it.
+        diameter: of the particle, angstrom.
+        binned: see InputOptions.
+
+    Warns:
+        CetpickWarning: another reading of the labels clearly fits better.
+    """
+    points = all_points(tomogram.info, labels, binned=binned)
+    response = measure_response(tomogram.data, tomogram.info.grid, diameter=diameter)
+    judgement = judge_labels(response, points)
+    if judgement.verdict in ("swapped", "scaled", "shifted"):
+        warnings.warn(
+            f"{labels.source or 'labels'} on {tomogram.info.path}: {judgement.message}; see `cetpick check`",
+            CetpickWarning,
+            stacklevel=2,
+        )
 
 
 def warn_of_scale(info: TomogramInfo, trained: float) -> None:

@@ -137,7 +137,14 @@ def run_pick(
             labelled = open_labelled(training.tomograms, training.labels, options, among=infos)
             used = output / "model.safetensors"
             trained = train_and_save(
-                labelled, training.settings, used, record, device=device, threads=threads, progress=progress
+                labelled,
+                training.settings,
+                used,
+                record,
+                options=options,
+                device=device,
+                threads=threads,
+                progress=progress,
             )
             network, model_settings = trained.network, trained.settings
             trained_paths = {info.path.resolve() for info, _ in labelled}

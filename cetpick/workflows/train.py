@@ -15,7 +15,7 @@ from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.records import Coordinates, TomogramInfo
 from cetpick.training import TrainedModel, train
-from cetpick.workflows.inputs import InputOptions, open_labelled
+from cetpick.workflows.inputs import InputOptions, open_labelled, warn_of_labels
 from cetpick.workflows.record import RunRecord, prepare_output
 
 
@@ -68,9 +68,12 @@ def run_train(
     record_path = output.with_name(f"{output.stem}.run.json")
     prepare_output(output.parent, [output.name, record_path.name], overwrite=overwrite, inputs=[*tomograms, *labels])
     record = RunRecord("train", {"train": settings, "inputs": options or InputOptions()})
+    options = options or InputOptions()
     with record.keeping_warnings():
-        labelled = open_labelled(tomograms, labels, options or InputOptions())
-        trained = train_and_save(labelled, settings, output, record, device=device, threads=threads, progress=progress)
+        labelled = open_labelled(tomograms, labels, options)
+        trained = train_and_save(
+            labelled, settings, output, record, options=options, device=device, threads=threads, progress=progress
+        )
         record.write(record_path)
     count = sum(len(coordinates) for _, coordinates in labelled)
     return TrainSummary(model=output, record=record_path, settings=trained.settings, labels=count)
@@ -82,18 +85,26 @@ def train_and_save(
     output: Path,
     record: RunRecord,
     *,
+    options: InputOptions,
     device: str,
     threads: int | None,
     progress: Progress | None,
 ) -> TrainedModel:
-    """Train, write the model file, and note all of it in `record`."""
+    """Train, write the model file, and note all of it in `record`.
+
+    Warns:
+        CetpickWarning: labels that look swapped, scaled or shifted; they are used as they are.
+    """
     resolved = resolve_device(device, threads=threads)
     inputs: list[Any] = [info.path for info, _ in labelled]
     inputs += [info.relion.star for info, _ in labelled if info.relion is not None]
     inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
     record.add_inputs(dict.fromkeys(inputs))
+    examples = [(read_tomogram(info), coordinates) for info, coordinates in labelled]
+    with record.timed("checking labels"):
+        for tomogram, coordinates in examples:
+            warn_of_labels(tomogram, coordinates, settings.diameter, binned=options.binned)
     with record.timed("training"):
-        examples = [(read_tomogram(info), coordinates) for info, coordinates in labelled]
         trained = train(examples, settings, device=resolved, progress=progress)
     labels = {info.name: len(coordinates) for info, coordinates in labelled}
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), "labels": labels}

@@ -1,0 +1,1 @@
+"""Pictures of what went in and what came out."""
