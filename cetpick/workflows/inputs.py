@@ -11,8 +11,10 @@ from typing import Literal
 from cetpick.contrast import judge_labels, measure_response
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.geometry import Points
-from cetpick.io.coordinates import pair_labels, recognise
-from cetpick.io.relion import find_tomogram
+from cetpick.io.coordinates import pair_labels
+from cetpick.io.formats import recognise
+from cetpick.io.handler import ReadOptions
+from cetpick.io.naming import find_tomogram
 from cetpick.io.tomograms import open_inputs
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 
@@ -90,7 +92,7 @@ def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None
     Raises:
         InputError: an unusable file, or one without points in this tomogram.
     """
-    for record in recognise(path).read(path, [info], binned):
+    for record in recognise(path).read(path, [info], ReadOptions(binned=binned)):
         if len(record) and find_tomogram(record.tomogram, [info]):
             return record.xyz
     raise InputError(f"holds no points of tomogram {info.name}", file=path)
