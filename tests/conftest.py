@@ -1,4 +1,6 @@
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
@@ -6,10 +8,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 import numpy as np
 import pytest
 
+from cetpick.cli import main
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import read_info
 from cetpick.records import Coordinates
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 class TinySet:
@@ -47,3 +52,17 @@ class TinySet:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
     return TinySet(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def cetpick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line; returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run

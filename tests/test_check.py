@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from cetpick.cli import main
 from cetpick.contrast import (
     AS_GIVEN,
     READINGS,
@@ -30,11 +27,10 @@ from cetpick.records import Coordinates, Grid, Tomogram
 from cetpick.report.overlay import DPI, WIDTH, average_box, fullest_places
 from cetpick.simulate import SimulationSettings, simulate
 from cetpick.workflows.inputs import warn_of_labels
+from tests.conftest import Run
 
 DIAMETER, VOXEL_SIZE = 120.0, 10.0
 VOXELS = DIAMETER / VOXEL_SIZE
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 class Scene:
@@ -264,20 +260,6 @@ class TestPictures:
         assert count == 2
         assert box[2, 2, 2] == (3 + 6) / 2
         assert (box[0, 0, 0], box[4, 4, 4]) == (0, 0)  # only one of the two has data there
-
-
-@pytest.fixture
-def cetpick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

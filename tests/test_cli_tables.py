@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +13,21 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from cetpick.cli import main
 from cetpick.config import ModelSettings, ParticleClass
 from cetpick.io.imod import read_mod
 from cetpick.io.model import to_metadata
 from cetpick.io.mrc import write_mrc
+from tests.conftest import Run
 
 DATA = Path(__file__).parent / "data"
 RELION5 = DATA / "relion5_particles"
 SCORES_MOD = DATA / "imod" / "scattered_scores.mod"
 VOLUME = DATA / "imod_volumes" / "volume.mrc"
 
-Run = Callable[..., tuple[int, str, str]]
 
 PICKS = "x,y,z,score\n10,10,10,0.9\n30,10,10,0.8\n20,20,13,0.7\n"
 """The first hits, the second misses, the third is 3 voxels off, among TRUTH."""
 TRUTH = "x,y,z\n10,10,10\n20,20,10\n50,40,20\n"
-
-
-@pytest.fixture
-def cetpick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def written(path: Path, text: str) -> Path:
@@ -501,7 +485,6 @@ def test_tables_need_no_torch(tmp_path: Path) -> None:
 def test_help_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code = """
 import sys
-from cetpick.cli import main
 try:
     main()
 except SystemExit as ended:

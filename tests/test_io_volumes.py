@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -16,7 +15,6 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cetpick.cli import main
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.coordinates import named_after, read_coordinates, write_coordinates
 from cetpick.io.mrc import write_mrc
@@ -27,7 +25,6 @@ from cetpick.workflows.record import RunRecord, prepare_output
 
 VOXELS = np.arange(1, 6 * 8 * 10 + 1).reshape(6, 8, 10)
 BYTES = VOXELS.astype(np.uint8)
-Run = Callable[..., tuple[int, str, str]]
 
 
 def scale(*values):
@@ -90,20 +87,6 @@ def write_hdf(path, data=BYTES, *, apix=10.0, images=1, **options):
                 image.attrs[f"EMAN.{key}"] = value
             image.create_dataset("image", data=data, **options)
     return path
-
-
-@pytest.fixture
-def cetpick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 # --- OME-Zarr
