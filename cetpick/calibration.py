@@ -85,11 +85,11 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
         hint: what a user expects, believed to within a factor of about two.
 
     Returns:
-        Median and limits. When fewer than half of the labels were found, their ranks tell nothing: then those of the
-        hint alone, or without one all 0.
+        Median and limits. When fewer than half of the labels were found, or one of the trainings found nothing at all,
+        the ranks tell nothing: then those of the hint alone, or without one all 0.
     """
     ranked = np.asarray(ranks, np.float64)
-    if not len(ranked) or np.isinf(ranked).mean() > 0.5:
+    if not len(ranked) or not candidates or np.isinf(ranked).mean() > 0.5:
         return Count(*((hint or 0.0) * np.exp(HINT_SPREAD * ndtri(COUNT_QUANTILES))).tolist())
     ranked = np.minimum(ranked, candidates) - 0.5
     a = np.geomspace(1.0, 2.0 * candidates, 200)[:, None]

@@ -87,6 +87,16 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
         CetpickWarning: some voxels were left out, with their number.
     """
     data = tomogram.data
+    sample = data.reshape(-1)[:: max(1, data.size // STATISTICS_SAMPLE)]
+    seen = sample[np.isfinite(sample)]
+    if not len(seen) or seen.min() == seen.max():
+        raise InputError(
+            "all voxels are equal" if len(seen) else "no voxel is a finite number",
+            file=tomogram.info.path,
+            expected="a reconstruction with contrast",
+            found=f"the value {seen[0]} everywhere" if len(seen) else "NaN or infinite values everywhere",
+            cure="give the reconstructed tomogram, not a mask or an empty file",
+        )
     finite = np.isfinite(data) if np.issubdtype(data.dtype, np.floating) else None
     not_finite = 0 if finite is None else int(finite.size - finite.sum())
     padding = padding_mask(data)
@@ -223,16 +233,6 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     Raises:
         InputError: more than half of the volume holds no data, or all voxels are equal.
     """
-    sample = tomogram.data.reshape(-1)[:: max(1, tomogram.data.size // STATISTICS_SAMPLE)]
-    finite = sample[np.isfinite(sample)]
-    if not len(finite) or finite.min() == finite.max():
-        raise InputError(
-            "all voxels are equal",
-            file=tomogram.info.path,
-            expected="a reconstruction with contrast",
-            found=f"the value {finite[0] if len(finite) else 'NaN'} everywhere",
-            cure="give the reconstructed tomogram, not a mask or an empty file",
-        )
     valid, exclusions = valid_voxels(tomogram)
     paper = settings.mode == "paper"
     merged = 2 if paper else 1

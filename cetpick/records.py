@@ -57,6 +57,7 @@ class RelionTomogram:
         binning: rlnTomoTomogramBinning of the reconstruction.
         size: rlnTomoSizeX, Y, Z in unbinned pixels.
         star: the tomograms.star itself.
+        project: the project folder, where paths in RELION's files start; by default the current one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RelionTomogram:
     binning: float
     size: tuple[float, float, float]
     star: Path
+    project: Path = Path()
 
     @property
     def voxel_size(self) -> float:

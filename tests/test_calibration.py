@@ -59,6 +59,8 @@ def test_a_wrong_hint_costs_little() -> None:
 def test_count_of_labels_that_were_not_found_is_untold() -> None:
     assert estimate_count([np.inf, np.inf], 100) == (0, 0, 0)
     assert estimate_count([], 100) == (0, 0, 0)
+    # one of two trainings may find nothing at all
+    assert estimate_count([3, np.inf], 0) == (0, 0, 0)
     low, expected, high = estimate_count([np.inf, np.inf], 100, hint=50)
     assert expected == pytest.approx(50)
     assert low < 30
@@ -85,3 +87,11 @@ def test_threshold_of_few_or_no_candidates() -> None:
     assert choose_threshold([], ten) == 0.5
     assert choose_threshold([0.4], ten) == 0.4
     assert choose_threshold([0.2, 0.8], Count(1, 1, 1)) == 0.5
+
+
+@pytest.mark.parametrize("hint", [1, 1e7])
+def test_an_absurd_hint_leaves_a_number(hint: float) -> None:
+    """Labels found at the very top of 5000 candidates, or all over 40 of them."""
+    for ranks, candidates in (([1, 1, 2], 5000), ([7, 13, 22, 40], 40)):
+        low, expected, high = estimate_count(ranks, candidates, hint=hint)
+        assert 0 < low <= expected <= high < 5 * candidates

@@ -1,6 +1,7 @@
 """`train` and `pick` from the command line, on a tiny set."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from cetpick.cli import main
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.imod import read_mod
 from cetpick.io.mrc import write_mrc
-from cetpick.io.star import read_star
+from cetpick.io.star import read_star, write_star
 from tests.conftest import TinySet
 
 FAST = ["--steps", "40", "--count-hint", "12", "--quiet", "--threads", "2"]
@@ -298,3 +299,109 @@ def test_swapped_labels_are_said_and_used_all_the_same(
     record = json.loads((tmp_path / "m.run.json").read_text())
     assert any(warning.startswith(said) for warning in record["warnings"])
     assert record["seconds"]["checking labels"] < 5
+
+
+def test_labels_named_after_another_of_the_tomograms_are_said_and_used(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "two.mod"
+    shutil.copy(tiny.labels, labels)
+    command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", labels, "-d", tiny.diameter]
+    assert cetpick(monkeypatch, *command, *FAST, "--steps", 2, "--threshold", 0, "-o", tmp_path / "out") == 0
+    out, err = capsys.readouterr()
+    said = f"{labels}: taken as labels of tomogram one, as given, though it is named after two ({tiny.path('two')})"
+    assert f"warning: {said}" in err
+    assert said in json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
+    # what the training found is told although its tomogram is not picked
+    assert out.startswith(f"{tmp_path / 'out' / 'model.safetensors'}: about ")
+
+
+def test_nothing_is_trained_when_there_is_nothing_to_pick(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mrc(tmp_path / "constant.mrc", np.zeros((24, 64, 64), np.float32), voxel_size=10.0)
+    command = ["pick", tmp_path / "constant.mrc", "--train", tiny.path("one"), "--labels", tiny.labels, "-d", 160]
+    assert cetpick(monkeypatch, *command, "-q", "-o", tmp_path / "out") == 2
+    assert "constant.mrc: all voxels are equal" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_in_training_is_no_traceback_and_writes_nothing(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cetpick.scouting.optimise", interrupted)
+    command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", 160, "-q"]
+    assert cetpick(monkeypatch, *command, "-o", tmp_path / "out") == 130
+    assert capsys.readouterr().err.endswith("stopped\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def project(tiny: TinySet, tmp_path: Path) -> Path:
+    """A RELION 5 project folder with two tomograms.star of one tomogram each."""
+    folder = tmp_path / "project"
+    for job, name in (("job007", "one"), ("job008", "two")):
+        tomograms = folder / "Tomograms" / job / "tomograms"
+        tomograms.mkdir(parents=True)
+        shutil.copy(tiny.path(name), tomograms / f"rec_{name}.mrc")
+        z, y, x = tiny.shape
+        row = [name, 2.5, 4.0, 4 * x, 4 * y, 4 * z, f"Tomograms/{job}/tomograms/rec_{name}.mrc"]
+        columns = ["Name", "TiltSeriesPixelSize", "TomogramBinning", "SizeX", "SizeY", "SizeZ", "ReconstructedTomogram"]
+        table = pd.DataFrame([row], columns=[f"rlnTomo{column}" for column in columns])
+        write_star(tomograms.parent / "tomograms.star", {"global": table}, version="50001")
+    return folder
+
+
+def test_an_optimisation_set_names_files_as_relion_finds_them(
+    project: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    star = Path("Tomograms", "job008", "tomograms.star")
+    model = ["--model", results / "model.safetensors", "-q"]
+    elsewhere = tmp_path / "elsewhere"
+    for cwd, tomograms, output, particles in (
+        (project, star, Path("Cetpick"), "Cetpick/particles.star"),
+        (tmp_path, "project" / star, Path("project", "Other"), "Other/particles.star"),
+        (tmp_path, project / star, elsewhere, str(elsewhere.resolve() / "particles.star")),
+    ):
+        monkeypatch.chdir(cwd)
+        assert cetpick(monkeypatch, "pick", tomograms, "-o", output, *model) == 0
+        block = read_star(output / "optimisation_set.star")["optimisation_set"]
+        assert block["rlnTomoParticlesFile"].tolist() == [particles]
+        assert block["rlnTomoTomogramsFile"].tolist() == [str(star)]
+
+
+def test_two_tomograms_stars_make_no_optimisation_set_which_is_said(
+    project: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    stars = [f"Tomograms/{job}/tomograms.star" for job in ("job007", "job008")]
+    assert cetpick(monkeypatch, "pick", *stars, "-o", "out", "--model", results / "model.safetensors", "-q") == 0
+    assert "no optimisation_set.star" in capsys.readouterr().err
+    assert not Path("out", "optimisation_set.star").exists()
+
+
+def test_info_tells_how_a_folder_was_made(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cetpick(monkeypatch, "info", results, results / "run.json", "--json") == 0
+    folder, record = json.loads(capsys.readouterr().out)
+    assert folder == record
+    assert record["kind"] == "record of a run"
+    assert record["command"].startswith("cetpick pick ")
+    assert record["picks"] == {"two": len(pd.read_csv(results / "two.csv"))}
+
+
+def test_an_unreadable_tomogram_fails_alone(
+    results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = tmp_path / "closed.mrc"
+    shutil.copy(tiny.path("one"), closed)
+    closed.chmod(0)
+    if os.access(closed, os.R_OK):
+        pytest.skip("root reads what is closed")
+    command = ["pick", closed, tiny.path("two"), "--model", results / "model.safetensors", "-o", tmp_path / "out"]
+    assert cetpick(monkeypatch, *command, "-q") == 1
+    assert f"failed: {closed}: cannot be read" in capsys.readouterr().err

@@ -9,8 +9,9 @@ from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import prepare
+from cetpick.records import Coordinates
 from cetpick.scouting import Scouting, scout
-from cetpick.training import model_settings
+from cetpick.training import model_settings, train
 from tests.conftest import TinySet
 
 
@@ -57,3 +58,29 @@ def test_labels_that_no_scout_finds_again_are_said(tiny: TinySet, monkeypatch: p
             TrainSettings(diameter=160, steps=1, crops=1, crop=(6, 32, 32)), model, example, torch.device("cpu")
         )
     assert found.count == (6, 6, 6)
+
+
+@pytest.mark.filterwarnings("ignore::cetpick.errors.CetpickWarning")
+@pytest.mark.parametrize("labels", [(3, 0), (0, 3), (1, 2)])
+def test_three_labels_however_they_lie_in_two_tomograms(tiny: TinySet, labels: tuple[int, int]) -> None:
+    settings = TrainSettings(diameter=tiny.diameter, steps=2, crops=2, crop=(6, 32, 32))
+    labelled = [
+        (read_tomogram(tiny.path(name)), Coordinates.from_points(tiny.truth[name][:number]))
+        for name, number in zip(("one", "two"), labels, strict=True)
+    ]
+    trained = train(labelled, settings, device=torch.device("cpu"))
+    assert trained.recipe["count"]["expected"] >= 3
+    assert 0 < trained.settings.threshold < 1
+
+
+@pytest.mark.filterwarnings("ignore::cetpick.errors.CetpickWarning")
+def test_when_all_particles_are_labelled_nothing_is_left_out(tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates that are the labels alone, and none at all."""
+    truth = tiny.truth["one"]
+    settings, model, example = examples(tiny, truth)
+    for found in (truth, truth[:0]):
+        monkeypatch.setattr(scouting, "candidates", lambda *_, found=found: (found, np.full(len(found), 0.9)))
+        monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
+        result = scout(settings, model, example, torch.device("cpu"))
+        assert result.count.low >= len(truth)
+        assert [len(p) for p in result.doubtful(result.count.expected - len(truth))] == [0]

@@ -20,6 +20,9 @@ from cetpick.cli.simulate import simulate
 from cetpick.cli.train import train
 from cetpick.errors import CetpickError, CetpickWarning
 
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     name="cetpick",
     no_args_is_help=True,
@@ -66,8 +69,11 @@ def main() -> None:
     except CetpickError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # typer turns Ctrl-C into a silent exit with this code
+        if isinstance(ended, SystemExit) and ended.code != STOPPED:
+            raise
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
     except BrokenPipeError:
         sys.exit(141)

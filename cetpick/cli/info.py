@@ -12,14 +12,19 @@ from cetpick.cli import options as opt
 
 def info(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Tomograms, coordinates, tomograms.star or model files.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            readable=False,
+            help="Tomograms, coordinates, tomograms.star, model files, or output folders.",
+        ),
     ],
     tomogram: opt.TomogramFiles = None,
     voxel_size: opt.VoxelSize = None,
     which: opt.WhichTomogram = opt.Which.reconstructed,
     as_json: opt.Json = False,
 ) -> None:
-    """Tell what is in a tomogram, coordinate, tomograms.star or model file.
+    """Tell what is in a tomogram, coordinate, tomograms.star or model file, or how an output folder was made.
 
     Examples:
       cetpick info tomo1.rec tomo1.mod

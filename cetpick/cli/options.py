@@ -51,12 +51,19 @@ class StarFlavour(StrEnum):
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
-        metavar="TOMOGRAM...", help="Tomograms (MRC, EM, OME-Zarr, EMAN2) or RELION 5 tomograms.star files."
+        metavar="TOMOGRAM...",
+        readable=False,  # the readers say it, and one unreadable tomogram does not stop the others
+        help="Tomograms (MRC, EM, OME-Zarr, EMAN2) or RELION 5 tomograms.star files.",
     ),
 ]
 Labels = Annotated[
     list[Path],
-    typer.Option("--labels", "-l", help="Particle centres in any known format: a file, a folder, or a STAR for many."),
+    typer.Option(
+        "--labels",
+        "-l",
+        readable=False,
+        help="Particle centres in any known format: a file, a folder, or a STAR for many.",
+    ),
 ]
 Diameter = Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Particle diameter.")]
 Mode = Annotated[ModeName, typer.Option(help="The method: cetpick's own, or the published one.")]
@@ -131,6 +138,8 @@ def shown(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value)) or "-"
+    if isinstance(value, Mapping):
+        return shown([f"{name}: {shown(item)}" for name, item in value.items()])
     return str(value)
 
 

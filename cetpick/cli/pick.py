@@ -13,14 +13,16 @@ from cetpick.cli import options as opt
 def pick(
     tomograms: opt.Tomograms,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the results.")],
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model file; or train one, see below.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", readable=False, help="Model file; or train one, see below.")
+    ] = None,
     train: Annotated[
         list[Path] | None,
-        typer.Option("--train", help="Tomogram to train on; by default those picked that have labels."),
+        typer.Option("--train", readable=False, help="Tomogram to train on; by default those picked that have labels."),
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option("--labels", "-l", help="Labels: one file for each --train, a folder, or a STAR."),
+        typer.Option("--labels", "-l", readable=False, help="Labels: one file for each --train, a folder, or a STAR."),
     ] = None,
     diameter: Annotated[
         float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Of the particle; needed to train.")
@@ -80,7 +82,7 @@ def pick(
     if as_json:
         opt.print_json(vars(summary) | {"settings": summary.settings.to_dict()})
     else:
-        if summary.trained_on:
+        if training is not None:
             typer.echo(f"{summary.model}: {summary.settings.told}")
         for name, count in summary.picks.items():
             also = " (also trained on)" if name in summary.trained_on else ""

@@ -47,6 +47,10 @@ def read_header(path: str | PathLike[str]) -> tuple[int, ModelSettings]:
     if not path.is_file():
         raise InputError("no such model file", file=path, cure=CURE)
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError("cannot be read", file=path, found=error, cure="check the permissions") from None
+    try:
         with safe_open(path, framework="np") as file:
             header: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
         version = int(header["format_version"])

@@ -105,8 +105,11 @@ def _read_row(row: dict[str, str], star: Path, which: Which) -> tuple[Path, Reli
             cure=_cure(which, halves=halves),
         )
     pixel_size, binning, x, y, z = (_positive(row, column, star) for column in (PIXEL_SIZE, BINNING, *SIZE))
-    tomogram = RelionTomogram(name=name, pixel_size=pixel_size, binning=binning, size=(x, y, z), star=star)
-    return _locate(Path(file), star), tomogram
+    project = _project(Path(file), star)
+    tomogram = RelionTomogram(
+        name=name, pixel_size=pixel_size, binning=binning, size=(x, y, z), star=star, project=project
+    )
+    return project / file, tomogram
 
 
 def _cure(which: Which, *, halves: bool) -> str:
@@ -131,6 +134,6 @@ def _positive(row: dict[str, str], column: str, star: Path) -> float:
     return value
 
 
-def _locate(file: Path, star: Path) -> Path:
-    candidates = [file, *(folder / file for folder in star.resolve().parents)]
-    return next((candidate for candidate in candidates if candidate.exists()), file)
+def _project(file: Path, star: Path) -> Path:
+    """The folder that a path in a STAR file starts at: the current one, or one above the STAR file."""
+    return next((folder for folder in (Path(), *star.resolve().parents) if (folder / file).exists()), Path())

@@ -1,7 +1,8 @@
-"""`info`: what is in a tomogram, coordinate, tomograms.star or model file."""
+"""`info`: what is in a tomogram, coordinate, tomograms.star or model file, or in a run.json."""
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from cetpick.io.star import read_star
 from cetpick.io.tomograms import COMPRESSED_ENDINGS, ENDINGS, read_info
 from cetpick.io.tomograms_star import Which, scan_tomograms_star
 from cetpick.records import Coordinates, TomogramInfo
+from cetpick.workflows.record import read_record
 
 STAR_TOMOGRAM_NAMES = ("rlnTomoName", "rlnMicrographName")
 STAR_COORDINATES = {"rlnCoordinateX", "rlnCenteredCoordinateXAngst"}
@@ -58,13 +60,16 @@ def run_info(
 
 
 def describe(path: Path, *, tomograms: Sequence[TomogramInfo] = (), which: Which = "reconstructed") -> Description:
-    """Describe a file of any kind, told by its content.
+    """Describe a file of any kind, told by its content, or the run that wrote a folder.
 
     Raises:
         InputError: unreadable, damaged, or of no known kind.
     """
     if is_store(path):
         return describe_tomogram(path)
+    record_file = path / "run.json" if path.is_dir() else path
+    if (record := read_record(record_file)) is not None:
+        return describe_run(record_file, record)
     with reading(path):
         model = is_model(path)
     if model:
@@ -160,9 +165,32 @@ def describe_model(path: Path) -> Description:
         "working_voxel_size": settings.voxel_size[::-1],
         "threshold": settings.threshold,
         "count": settings.count,
+        "count_limits": settings.count_limits,
         "separation": settings.separation,
         "trained_voxel_size": settings.stored_voxel_size,
         "provenance": dict(settings.provenance),
+    }
+
+
+def describe_run(path: Path, record: dict[str, Any]) -> Description:
+    """Describe the run.json of a cetpick command."""
+    picked = record.get("tomograms")
+    notes = picked if isinstance(picked, dict) else {}
+    told = {name: note["picks"] for name, note in notes.items() if isinstance(note, dict) and "picks" in note}
+    seconds = record.get("seconds")
+    return {
+        "file": str(path),
+        "kind": "record of a run",
+        "command": shlex.join(["cetpick", *map(str, record.get("arguments", [record["command"]]))]),
+        "cetpick": record["cetpick"],
+        "started": record["started"],
+        "seconds": seconds.get("total") if isinstance(seconds, dict) else None,
+        "device": record.get("device"),
+        "inputs": list(record.get("inputs", {})),
+        "outputs": record.get("outputs", []),
+        **({"picks": told} if told else {}),
+        "warnings": record.get("warnings", []),
+        "failures": record.get("failures", []),
     }
 
 

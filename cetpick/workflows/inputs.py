@@ -14,7 +14,7 @@ from cetpick.geometry import Points
 from cetpick.io.coordinates import pair_labels
 from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
-from cetpick.io.naming import find_tomogram
+from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.tomograms import open_inputs
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 
@@ -70,6 +70,9 @@ def open_labelled(
 
     Raises:
         InputError: an unusable tomogram or label file, or labels that cannot be paired.
+
+    Warns:
+        CetpickWarning: labels given for one tomogram are named after another; they are used as they are given.
     """
     if not labels:
         raise InputError("no labels given", cure="add --labels with the file of particle centres")
@@ -78,7 +81,24 @@ def open_labelled(
         infos, failures = open_tomograms(tomograms, options)
         if failures:
             raise InputError(f"unusable training tomogram\n{failures[0]}")
-    return pair_labels(infos, labels, binned=options.binned)
+    pairs = pair_labels(infos, labels, binned=options.binned)
+    _warn_of_names(pairs, among)
+    return pairs
+
+
+def _warn_of_names(pairs: Sequence[tuple[TomogramInfo, Coordinates]], others: Sequence[TomogramInfo]) -> None:
+    """Warn of label files named after one of the `others` instead of a training tomogram."""
+    trained = [info for info, _ in pairs]
+    for info, labels in pairs:
+        if labels.source is None or recognise(labels.source).holds.tomogram or named_after(labels.source, trained):
+            continue
+        if other := named_after(labels.source, others):
+            warnings.warn(
+                f"{labels.source}: taken as labels of tomogram {info.name}, as given, though it is named after "
+                f"{other.name} ({other.path})",
+                CetpickWarning,
+                stacklevel=3,
+            )
 
 
 def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None) -> Points:

@@ -17,7 +17,7 @@ from cetpick.io.relion import Flavour, write_optimisation_set, write_particles
 from cetpick.io.table import write_table
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
-from cetpick.preprocess import Exclusions, prepare
+from cetpick.preprocess import Exclusions, prepare, valid_voxels
 from cetpick.records import Picks, TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_labelled, open_tomograms, warn_of_contrast, warn_of_scale
 from cetpick.workflows.record import RunRecord, prepare_output
@@ -135,6 +135,7 @@ def run_pick(
         network: TileableNetwork
         if training is not None:
             labelled = open_labelled(training.tomograms, training.labels, options, among=infos)
+            require_one_usable(infos)
             used = output / "model.safetensors"
             trained = train_and_save(
                 labelled,
@@ -215,6 +216,25 @@ def run_pick(
     return summary
 
 
+def require_one_usable(infos: Sequence[TomogramInfo]) -> None:
+    """Read tomograms until one holds data, so that no network is trained for nothing.
+
+    Raises:
+        InputError: none does.
+    """
+    failures = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CetpickWarning)  # given when the tomograms are picked
+        for info in infos:
+            try:
+                valid_voxels(read_tomogram(info))
+            except CetpickError as error:
+                failures.append(str(error))
+            else:
+                return
+    raise InputError("\n".join(["no tomogram could be picked", *failures]))
+
+
 def check_flavour(infos: Sequence[TomogramInfo], flavour: Flavour) -> None:
     """Make sure before the work that particles.star can be written.
 
@@ -264,6 +284,14 @@ def pick_tomogram(
     return Picks(info=info, candidates=candidates, threshold=threshold, top=top), prepared.exclusions
 
 
+def seen_from(project: Path, path: Path) -> Path:
+    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside of another project."""
+    if project == Path():
+        return path
+    absolute, folder = path.resolve(), project.resolve()
+    return absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
+
+
 def tomogram_files(output: Path, name: str) -> tuple[Path, Path, Path]:
     """Model, table and candidates of a tomogram."""
     return output / f"{name}.mod", output / f"{name}.csv", output / "candidates" / f"{name}.csv"
@@ -284,8 +312,16 @@ def write_dataset(output: Path, results: Sequence[Picks], flavour: Flavour) -> l
     write_particles(particles, flavour, [(picks.info, picks.accepted) for picks in results])
     files = [particles]
     (output / "optimisation_set.star").unlink(missing_ok=True)
-    stars = {picks.info.relion.star for picks in results if picks.info.relion is not None}
+    stars = {picks.info.relion.star: picks.info.relion.project for picks in results if picks.info.relion is not None}
     if flavour == "relion5" and len(stars) == 1:
+        ((star, project),) = stars.items()
         files.append(output / "optimisation_set.star")
-        write_optimisation_set(files[-1], particles=particles, tomograms=stars.pop())
+        write_optimisation_set(files[-1], particles=seen_from(project, particles), tomograms=seen_from(project, star))
+    elif flavour == "relion5":
+        warnings.warn(
+            f"no optimisation_set.star, which names one tomograms.star, and these were {len(stars)}; pick them one by "
+            "one for it",
+            CetpickWarning,
+            stacklevel=2,
+        )
     return files

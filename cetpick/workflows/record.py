@@ -100,6 +100,17 @@ class RunRecord:
             temporary.write_text(json.dumps(self.values, indent=2, default=_plain) + "\n")
 
 
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What the run.json of a cetpick command holds, None when the file is something else."""
+    if path.suffix.lower() != ".json":
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and {"cetpick", "command", "started"} <= values.keys() else None
+
+
 def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse, before any work, to write where it is impossible, or over an input or the results of an earlier run.
 
