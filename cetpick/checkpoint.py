@@ -40,5 +40,6 @@ def load_model(path: str | PathLike[str], device: torch.device) -> tuple[Default
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError, OSError) as error:
-        raise InputError("the weights do not fit the model's settings", file=path, found=error, cure=CURE) from None
+        found = str(error).splitlines()[-1].strip()  # torch lists every tensor
+        raise InputError("the weights do not fit the model's settings", file=path, found=found, cure=CURE) from None
     return network.to(device).eval(), settings

@@ -84,7 +84,17 @@ class ModelSettings:
     def __post_init__(self) -> None:
         _require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
         _require(len(self.classes) == 1, "classes", len(self.classes), "1 class (this version)")
+        sizes = self.voxel_size
+        _require(
+            len(sizes) == 3 and all(0 < n < 1e4 for n in sizes), "voxel_size", sizes, "three sizes above 0 angstrom"
+        )
+        _require(self.clip > 0, "clip", self.clip, "above 0")
+        for name, channels in (("width", self.width), ("fused", self.fused)):
+            _require(isinstance(channels, int) and 1 <= channels <= 1024, name, channels, "1 to 1024 channels")
         _require(0 <= self.separation <= 2, "separation", self.separation, "0 to 2 diameters")
+        _require(0 < self.floor < 1, "floor", self.floor, "above 0 and below 1")
+        _require(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
+        _require(self.stored_voxel_size >= 0, "stored_voxel_size", self.stored_voxel_size, "angstrom")
 
     @property
     def diameter(self) -> float:

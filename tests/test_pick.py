@@ -405,3 +405,19 @@ def test_an_unreadable_tomogram_fails_alone(
     command = ["pick", closed, tiny.path("two"), "--model", results / "model.safetensors", "-o", tmp_path / "out"]
     assert cetpick(monkeypatch, *command, "-q") == 1
     assert f"failed: {closed}: cannot be read" in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_leaves_no_record_of_an_earlier_one(
+    results: Path, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(results, output)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cetpick.workflows.pick.write_tomogram", interrupted)
+    command = ["pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", output, "--overwrite", "-q"]
+    assert cetpick(monkeypatch, *command) == 130
+    assert not (output / "run.json").exists()
+    assert not (output / "particles.star").exists()

@@ -135,6 +135,10 @@ def test_bad_model_files_are_refused(tmp_path: Path) -> None:
         "later version": content.replace(b'\\"format_version\\": 1', b'\\"format_version\\": 9'),
         "other width": content.replace(b'\\"width\\": 16', b'\\"width\\": 24'),
         "bad diameter": content.replace(b'\\"diameter\\": 250', b'\\"diameter\\": -50'),
+        "voxels of nothing": content.replace(b'\\"voxel_size\\": [30, 15, 15]', b'\\"voxel_size\\": [ 0, 15, 15]'),
+        "voxels of text": content.replace(b'\\"voxel_size\\": [30, 15, 15]', b'\\"voxel_size\\": \\"sizes???\\"'),
+        "high threshold": content.replace(b'\\"threshold\\": 0.5', b'\\"threshold\\": 5.0'),
+        "negative width": content.replace(b'\\"width\\": 16', b'\\"width\\": -1'),
         "unknown setting": content.replace(b'\\"width\\"', b'\\"witdh\\"'),
     }
     for what, data in wrong.items():

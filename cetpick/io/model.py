@@ -65,7 +65,8 @@ def read_header(path: str | PathLike[str]) -> tuple[int, ModelSettings]:
         return version, ModelSettings.from_dict(header["settings"])
     except InputError as error:
         if error.file is None:
-            raise InputError(f"the model's settings are unusable: {error.problem}", file=path, cure=CURE) from None
+            problem = f"the model's settings are unusable: {error.problem}"
+            raise InputError(problem, file=path, expected=error.expected, found=error.found, cure=CURE) from None
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         found = f"{type(error).__name__}: {error}"

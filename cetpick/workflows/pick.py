@@ -163,6 +163,8 @@ def run_pick(
         if training is not None:
             summary.files.append(used)
 
+        for stale in RUN_FILES:  # of an earlier run; they would not tell of what this one has picked when it is stopped
+            (output / stale).unlink(missing_ok=True)
         results: list[Picks] = []
         notes: dict[str, dict[str, object]] = {}
         for info in infos:
@@ -311,7 +313,6 @@ def write_dataset(output: Path, results: Sequence[Picks], flavour: Flavour) -> l
     particles = output / "particles.star"
     write_particles(particles, flavour, [(picks.info, picks.accepted) for picks in results])
     files = [particles]
-    (output / "optimisation_set.star").unlink(missing_ok=True)
     stars = {picks.info.relion.star: picks.info.relion.project for picks in results if picks.info.relion is not None}
     if flavour == "relion5" and len(stars) == 1:
         ((star, project),) = stars.items()
