@@ -28,9 +28,9 @@ def test_demo_picks_what_blob_finders_and_chance_do_not(demo: DemoResult) -> Non
     assert demo.untrained.best.f1 <= 0.3
 
 
-def test_demo_learns_from_twenty_labels_of_another_tomogram(demo: DemoResult) -> None:
+def test_demo_learns_from_the_labels_of_another_tomogram(demo: DemoResult) -> None:
     record = json.loads((demo.picks.output / "run.json").read_text())
-    assert record["training"]["labels"] == {"train": 20}
+    assert record["training"]["labels"] == {"train": 24}
     assert set(record["tomograms"]) == {"test"}
     assert str(demo.scenes[1].truth) not in record["inputs"]
     assert demo_settings(0) != demo_settings(1)

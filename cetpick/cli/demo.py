@@ -10,7 +10,7 @@ import typer
 from cetpick.cli import options as opt
 
 EXPECTED_F1 = 0.9
-"""Below the .88 and .89 measured (benchmarks/RESULTS.md), well above what a picker that has learned nothing reaches."""
+"""Below what was measured (benchmarks/RESULTS.md), well above what a picker that has learned nothing reaches."""
 
 
 def demo(
@@ -22,7 +22,7 @@ def demo(
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Prove an installation: simulate two tomograms, learn from 20 labels in one, pick the other, evaluate.
+    """Prove an installation: simulate two tomograms, learn from 24 labels in one, pick the other, evaluate.
 
     Examples:
       cetpick demo

@@ -1,4 +1,4 @@
-"""`demo`: simulate, learn from 20 labels, pick another tomogram, and only then look at its truth."""
+"""`demo`: simulate, learn from 24 labels, pick another tomogram, and only then look at its truth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cetpick.simulate import demo_settings
 from cetpick.workflows.pick import PickSummary, Training, run_pick
 from cetpick.workflows.simulate import SimulatedTomogram, run_simulate
 
-LABELS = 20
+LABELS = 24
 STEPS = 400
 """Enough for the small tomograms of the demo; a run of one's own takes more."""
 
