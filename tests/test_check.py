@@ -379,7 +379,7 @@ class TestCommand:
         star.write_text(f"data_global\n\nloop_\n{loop}t1 2.6 4 {tomogram} {x} {y} {z}\n")
         code, out, err = cetpick("check", star, "-l", table(tmp_path / "t1.csv", flat.labels), "-d", DIAMETER)
         assert code == 1
-        assert out.startswith("t1: fine: ")
+        assert out.startswith("t1: wrong voxel size in the header or in tomograms.star; the labels sit on dark blobs (")
         assert f"note: the voxel size is 10 A in the header, but 10.4 A by {star}, which counts" in out
         assert "voxel size 10 A in the header" in err
 

@@ -202,6 +202,51 @@ class TestLosses:
         assert mine.read_text() == "1 b\n"
 
 
+class TestFolders:
+    loop = "data_\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+
+    @pytest.mark.parametrize("name", ["../evil", "a/b", "/evil", "n" * 300])
+    def test_names_in_files_lead_nowhere_else(self, tmp_path, name):
+        star = written(tmp_path / "p.star", f"{self.loop}{name} 1 2 3\n")
+        with pytest.raises(InputError, match="name cannot be that of a file"):
+            run_convert(star, tmp_path / "in" / "out", format="csv", options=InputOptions(binned=True))
+        assert list(tmp_path.iterdir()) == [star]
+
+    def test_files_of_eman2_have_the_names_that_it_looks_for(self, tmp_path):
+        tomogram = volume(tmp_path / "TS_01__bin4.mrc")
+        table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
+        run_convert(table, tmp_path / "info", format="eman2", tomograms=[tomogram])
+        assert [path.name for path in (tmp_path / "info").iterdir()] == ["TS_01_info.json"]
+
+    def test_all_files_are_written_or_none(self, tmp_path):
+        tomograms = [volume(tmp_path / f"{name}.mrc") for name in ("TS_1", "TS_2", "TS_3")]
+        star = written(tmp_path / "p.star", f"{self.loop}TS_1 1 2 3\nTS_2 1 2 3\nTS_3 1 2 3\n")
+        info = tmp_path / "info"
+        info.mkdir()
+        before = {"TS_1_info.json": '{"tlt_params": [1]}', "TS_3_info.json": "[]"}
+        for name, text in before.items():
+            written(info / name, text)
+        options = InputOptions(binned=True)
+        with pytest.raises(InputError, match=r"TS_3_info.json: is none of EMAN2's"):
+            run_convert(star, info, format="eman2", tomograms=tomograms, options=options, overwrite=True)
+        assert {path.name: path.read_text() for path in info.iterdir()} == before
+
+    @quiet
+    @pytest.mark.parametrize("output", ["a.tbl", "a.xml", "out"])
+    def test_names_that_break_lines_are_refused(self, tmp_path, output):
+        points = [{"location": {"x": 1, "y": 2, "z": 3}}]
+        content = {"pickable_object_name": "a", "run_name": "t\x01\n2 u", "voxel_spacing": 10, "points": points}
+        picks = written(tmp_path / "a.json", json.dumps(content))
+        with pytest.raises(InputError):
+            run_convert(picks, tmp_path / output, format=None if "." in output else "csv")
+        assert list(tmp_path.iterdir()) == [picks]
+
+    def test_warp_knows_tomograms_by_name_alone(self, tmp_path):
+        star = written(tmp_path / "p.star", f"{self.loop}TS_1 1 2 3\n")
+        run_convert(star, tmp_path / "w.star", format="warp", options=InputOptions(binned=True))
+        assert "TS_1.tomostar\t1.000000\t2.000000\t3.000000" in (tmp_path / "w.star").read_text()
+
+
 def test_command_line(tmp_path, capsys, monkeypatch):
     def cetpick(*arguments):
         monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])
@@ -219,6 +264,8 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     code, _, err = cetpick("convert", table, tmp_path / "b.coords", "--strict")
     assert (code, (tmp_path / "b.coords").exists()) == (2, False)
     assert "cannot hold: score" in err
+    code, _, err = cetpick("convert", table, tmp_path / f"{'n' * 300}.csv")
+    assert (code, err.startswith("error: ")) == (1, True)
     boxes = written(tmp_path / "c.box", "6 -8 33 32\n")
     assert cetpick("convert", boxes, tmp_path / "c.csv")[0] == 2
     code, out, _ = cetpick(

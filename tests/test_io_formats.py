@@ -177,6 +177,12 @@ class TestByHand:
         (record,) = read_coordinates(written(path, json.dumps(content)))
         assert ANGLES[0] not in record.table
 
+    def test_copick_of_several_classes_claims_none(self, tmp_path):
+        table = points_table(POINTS[:2]).assign(**{"class": ["ribosome", "apoferritin"]})
+        with pytest.warns(CetpickWarning, match=r"class \(2 classes\)"):
+            write_coordinates(tmp_path / "a.json", [(tomogram(), table)], format="copick")
+        assert json.loads((tmp_path / "a.json").read_text())["pickable_object_name"] == "particle"
+
     def test_portal(self, tmp_path):
         lines = [
             {"type": "orientedPoint", "location": {"x": 22, "y": 8, "z": 3}, "xyz_rotation_matrix": np.eye(3).tolist()},
@@ -206,6 +212,8 @@ class TestByHand:
         record = one(written(tmp_path / "a.cbox", text))
         assert record.xyz.tolist() == [[22, 8, 3]]
         assert record.table["score"].tolist() == [0.5]
+        unscored = one(written(tmp_path / "a.cbox", text.replace("0.5 <NA>", "nan <NA>")))
+        assert "score" not in unscored.table
         with pytest.raises(InputError, match="no z"):
             one(written(tmp_path / "a.cbox", text.replace("10 3 3", "10 3 <NA>")))
 

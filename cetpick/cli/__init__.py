@@ -77,3 +77,6 @@ def main() -> None:
         sys.exit(STOPPED)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:  # such as a name that is too long, or a disk that is gone
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(CetpickError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,12 +61,16 @@ def check(
 
 def _print(checked: Checked) -> None:
     judged = checked.judgement
-    typer.echo(f"{checked.info.name}: {judged.message}")
+    typer.echo(f"{checked.info.name}: {checked.message}")
     typer.echo(f"  {judged.labels} labels of {checked.labels}, {checked.diameter:g} A")
     if judged.ranking:
         first = judged.ranking[:ROWS]
         rows = [
-            {"reading": item.reading.name, "contrast": f"{item.z:+.1f}", "outside": item.outside}
+            {
+                "reading": item.reading.name,
+                "contrast": "-" if isnan(item.z) else f"{item.z:+.1f}",
+                "outside": item.outside,
+            }
             for item in (first if judged.given in first else (*first, judged.given))
         ]
         opt.print_table(rows)

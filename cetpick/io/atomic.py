@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cetpick.errors import CetpickError, InputError
+
+
+@contextmanager
+def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
+    """When the body, which writes these files, raises, put back what they held before; new ones are removed.
+
+    Raises:
+        CetpickError: a file that is there already cannot be read.
+    """
+    before: dict[Path, bytes | None] = {}
+    for path in paths:
+        try:
+            before[path] = path.read_bytes() if path.is_file() else None
+        except OSError as error:
+            raise CetpickError("cannot be replaced", file=path, found=error) from error
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            with suppress(OSError):
+                if content is not None:
+                    path.write_bytes(content)
+                elif path.is_file():
+                    path.unlink()
+        raise
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def read_picks(path: Path, tomograms: Sequence[TomogramInfo]) -> list[Coordinate
 
 
 def write_picks(path: Path, item: Item) -> None:
-    """Write the picks of one object: that of the first class, as user `cetpick`.
+    """Write the picks of one object, as user `cetpick`; points of several classes become one of no class.
 
     Raises:
         InputError: the voxel size is not known.
@@ -93,8 +93,9 @@ def write_picks(path: Path, item: Item) -> None:
     if item.angles is not None:
         matrices[:, :3, :3] = angles_to_matrices(item.angles)
     scores = known_scores(path, [item])
+    classes = {*item.classes}
     content = {
-        "pickable_object_name": next(iter(item.classes), DEFAULT_CLASS),
+        "pickable_object_name": classes.pop() if len(classes) == 1 else DEFAULT_CLASS,
         "user_id": "cetpick",
         "session_id": "0",
         "run_name": item.info.name if item.info else item.name or path.stem,

@@ -16,6 +16,7 @@ BLOCK = "cryolo"
 DEFAULT_BOX = 32.0
 """Voxels, for when no diameter is known."""
 UNKNOWN = "<NA>"
+"""As crYOLO writes it; read is nan too."""
 
 
 def read_cbox(path: Path, info: TomogramInfo | None) -> Coordinates:
@@ -28,11 +29,11 @@ def read_cbox(path: Path, info: TomogramInfo | None) -> Coordinates:
     if BLOCK not in blocks:
         raise InputError("holds no boxes of crYOLO", file=path, expected=f"data_{BLOCK}", found=", ".join(blocks))
     boxes = blocks[BLOCK]
-    if "CoordinateZ" in boxes and (boxes["CoordinateZ"] == UNKNOWN).any():
+    if "CoordinateZ" in boxes and _unknown(boxes["CoordinateZ"]):
         raise InputError("its boxes have no z", file=path, cure="picks of a tomogram are needed, not of a micrograph")
     labels = ["CoordinateX", "CoordinateY", "CoordinateZ", "Width", "Height"]
     values = star_numbers(boxes, labels, file=path)
-    scored = "Confidence" in boxes and not (boxes["Confidence"] == UNKNOWN).any()
+    scored = "Confidence" in boxes and not _unknown(boxes["Confidence"])
     return Coordinates.from_points(
         boxes_to_voxel(values[:, :3], width=values[:, 3], height=values[:, 4]),
         score=star_numbers(boxes, ["Confidence"], file=path)[:, 0] if scored else None,
@@ -52,3 +53,7 @@ def write_cbox(path: Path, item: Item, radius: float | None) -> None:
     table["NumBoxes"] = UNKNOWN
     table["Angle"] = UNKNOWN
     write_star(path, {"global": {"cbox_format_version": "1.0"}, BLOCK: table})
+
+
+def _unknown(values: pd.Series) -> bool:
+    return bool(values.isin([UNKNOWN, "nan"]).any())

@@ -90,6 +90,11 @@ def write_info_json(
         temporary.write_text(json.dumps({**content, "boxes_3d": boxes, "class_list": listed}), encoding="utf-8")
 
 
+def info_name(tomogram: str) -> str:
+    """Name of the info file of a tomogram, without its ending; EMAN2 cuts the tomogram's at the first ``__``."""
+    return f"{tomogram.split('__')[0]}_info"
+
+
 def _load(path: str | PathLike[str]) -> dict[str, Any]:
     content = load_json(path)
     if not isinstance(content, dict):

@@ -220,6 +220,7 @@ HANDLERS: tuple[Handler, ...] = (
         write=lambda path, items, radius: eman2.write_info_json(
             path, needed_info(path, items[0]), items[0].table, radius=radius
         ),
+        stem=eman2.info_name,
     ),
     Handler(
         name="copick",

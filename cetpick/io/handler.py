@@ -124,6 +124,7 @@ class Handler:
         read: path, tomograms (at most one unless files name theirs), what the user says, to records.
         write: path, points, particle radius in angstrom (None: not known). None: the format is only read.
         beside: ending of a second file that is written beside each.
+        stem: from the name of a tomogram to that of its file, without the ending, in a folder of such files.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Handler:
     read: Callable[[Path, Sequence[TomogramInfo], ReadOptions], list[Coordinates]]
     write: Callable[[Path, Sequence[Item], float | None], None] | None
     beside: str | None = None
+    stem: Callable[[str], str] = str
 
     def files(self, path: Path) -> list[Path]:
         """The files that writing `path` makes."""
@@ -168,7 +170,7 @@ def needed_info(path: Path, item: Item) -> TomogramInfo:
     """
     if item.info is None:
         raise InputError(
-            "this format needs size and voxel size of the tomogram",
+            "this format needs the tomogram, for its file, size and voxel size",
             file=path,
             cure="give the tomogram (--tomogram), or when points move to another grid that one (--to-tomogram)",
         )

@@ -100,7 +100,10 @@ def documented(path: Path, items: Sequence[Item]) -> Iterator[None]:
     """Write the .doc file beside `path` when the body, which writes that, has succeeded."""
     with replacing(path.with_suffix(DOC)) as temporary:
         numbers = tomogram_numbers(items)
-        lines = (f"{number} {item.tomogram or path.stem}\n" for number, item in zip(numbers, items, strict=True))
+        names = [item.tomogram or path.stem for item in items]
+        if bad := next((name for name in names if not name.isprintable()), None):
+            raise InputError("cannot be written for a tomogram of this name", file=path, found=repr(bad))
+        lines = (f"{number} {name}\n" for number, name in zip(numbers, names, strict=True))
         temporary.write_text("".join(lines), encoding="utf-8")
         yield
 

@@ -400,7 +400,9 @@ def _relion31(path: Path, items: Sequence[Item]) -> dict[str, Block]:
 
 
 def _warp(path: Path, items: Sequence[Item]) -> dict[str, Block]:
-    return _in_voxels(path, items, [f"{needed_info(path, item).name}.tomostar" for item in items])
+    # Warp knows tomograms by name alone.
+    names = [item.name if item.info is None and item.name else needed_info(path, item).name for item in items]
+    return _in_voxels(path, items, [f"{name}.tomostar" for name in names])
 
 
 _BLOCKS = {"relion5": _relion5, "relion4": _relion4, "relion31": _relion31, "warp": _warp}

@@ -192,7 +192,7 @@ def _block_text(path: str | PathLike[str], name: str, block: Block, version: str
 
 def _value_text(path: str | PathLike[str], label: str, value: object) -> str:
     text = f"{value:.6f}" if isinstance(value, float | np.floating) else str(value)
-    if not re.fullmatch(r"[^\s#_\"'][^\s\"']*", text):
+    if not re.fullmatch(r"[^\s#_\"'][^\s\"']*", text) or not text.isprintable():
         raise InputError(
             f"RELION cannot read this value of {label}",
             file=path,

@@ -49,9 +49,15 @@ class Checked:
 
         A header of 1 A, which nobody set, and one that the user overrules are no fault.
         """
-        header = self.info.header_voxel_size
-        disagree = header not in (None, 1.0) and _is_of_star(self.info) and not _same(header, self.info.grid.voxel_size)
-        return self.judgement.verdict == "fine" and not disagree
+        return self.judgement.verdict == "fine" and not _disagree(self.info)
+
+    @property
+    def message(self) -> str:
+        """The finding, in a sentence."""
+        if self.judgement.verdict == "fine" and _disagree(self.info):
+            told = self.judgement.message.removeprefix("fine: ")
+            return f"wrong voxel size in the header or in tomograms.star; {told}"
+        return self.judgement.message
 
     @property
     def notes(self) -> list[str]:
@@ -71,7 +77,7 @@ class Checked:
             "header_voxel_size": self.info.header_voxel_size,
             "fine": self.is_fine,
             "verdict": judged.verdict,
-            "message": judged.message,
+            "message": self.message,
             "contrast": judged.contrast,
             "z": judged.given.z,
             "better": judged.better.name if judged.better else None,
@@ -245,6 +251,11 @@ def _voxel_size_note(info: TomogramInfo) -> str | None:
 
 def _is_of_star(info: TomogramInfo) -> bool:
     return info.relion is not None and info.relion.voxel_size == info.grid.voxel_size
+
+
+def _disagree(info: TomogramInfo) -> bool:
+    header = info.header_voxel_size
+    return header not in (None, 1.0) and _is_of_star(info) and not _same(header, info.grid.voxel_size)
 
 
 def _same(voxel_size: float, reference: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Axes
+from cetpick.io.atomic import all_or_none
 from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, write_items
 from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
 from cetpick.io.handler import Handler, Item
@@ -94,8 +95,8 @@ def run_convert(
         handler = handler_for(output, None, relion5=all(item.info is not None and item.info.relion for item in items))
     targets: dict[Path, list[Item]] = {output: items}
     if _is_folder(output):
-        names = [record.tomogram or source.stem for record in records]
-        targets = {output / f"{name}{ending}": [item] for name, item in zip(names, items, strict=True)}
+        names = [_file_name(handler.stem(record.tomogram or source.stem) + ending, source) for record in records]
+        targets = {output / name: [item] for name, item in zip(names, items, strict=True)}
         if len(targets) < len(items):
             raise InputError("two tomograms have the same name", file=source, found=", ".join(sorted(names)))
     elif len(items) > 1 and not handler.holds.several:
@@ -111,8 +112,9 @@ def run_convert(
     lost = _losses(source, output, handler, records, moved, strict=strict)
     radius = _radius(records) if diameter is None else diameter / 2
     read = describe_coordinates(source, records)
-    for path, held in targets.items():
-        write_items(path, handler, held, radius=radius)
+    with all_or_none(file for path in targets for file in handler.files(path)):
+        for path, held in targets.items():
+            write_items(path, handler, held, radius=radius)
     return ConvertSummary(
         read=read,
         placed=[row for part in moved for row in part.placed()],
@@ -245,6 +247,23 @@ def _losses(
     if lost:
         warnings.warn(loss_text(output, handler, lost), CetpickWarning, stacklevel=3)
     return lost
+
+
+def _file_name(name: str, source: Path) -> str:
+    """A name that a tomogram has in a file, as that of a file in the output folder.
+
+    Raises:
+        InputError: it would lead elsewhere, or is none.
+    """
+    if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise InputError(
+            "a tomogram's name cannot be that of a file", file=source, found=repr(name[:80]), cure="rename it there"
+        )
+    return name
+
+
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and the name of a temporary file is longer."""
 
 
 def _radius(records: Sequence[Coordinates]) -> float | None:

@@ -81,7 +81,7 @@ class Moved:
             if self.size:
                 inside = np.minimum(values + 0.5, self.size[number] - 0.5 - values)
                 row |= {
-                    "voxels": round(self.size[number]), "to_border": float(inside.min()),
+                    "voxels": round(self.size[number]), "to_border": round(float(inside.min()), 4),
                     "outside": int((inside < 0).sum()),
                 }  # fmt: skip
             rows.append(row)
