@@ -163,8 +163,8 @@ def run_pick(
         if training is not None:
             summary.files.append(used)
 
-        for stale in RUN_FILES:  # of an earlier run; they would not tell of what this one has picked when it is stopped
-            (output / stale).unlink(missing_ok=True)
+        for name in RUN_FILES:  # of an earlier run; they would not tell of what this one has picked when it is stopped
+            (output / name).unlink(missing_ok=True)
         results: list[Picks] = []
         notes: dict[str, dict[str, object]] = {}
         for info in infos:
