@@ -485,6 +485,7 @@ def test_tables_need_no_torch(tmp_path: Path) -> None:
 def test_help_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code = """
 import sys
+from cetpick.cli import main
 try:
     main()
 except SystemExit as ended:
