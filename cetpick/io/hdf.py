@@ -1,10 +1,20 @@
-"""HDF5 tomograms of EMAN2, ``MDF/images/0/image``: the header and the voxels."""
+"""HDF5 tomograms of EMAN2, ``MDF/images/0/image``: the header and the voxels.
+
+The HDF5 library itself loops forever, or crashes, on some damaged files. It is therefore run in a process of its own
+(``python -m cetpick.io.hdf``), which is ended when it has computed for too long.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +29,11 @@ EXTRA = "hdf"
 ENDINGS = (".hdf", ".h5")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 IMAGES = "MDF/images"
+
+PATIENCE = 1.5
+"""Seconds that HDF5 may compute to find its way in a file; waiting for a slow disk does not count."""
+SLOWEST = 10e6
+"""Bytes of voxels that are unpacked in a second at least."""
 
 
 def is_hdf(path: Path) -> bool:
@@ -43,19 +58,16 @@ def read_header(path: Path) -> VolumeHeader:
     Raises:
         InputError: h5py is not installed, no such file, damaged, not EMAN2's, several images, no volume, or not whole.
     """
-    with _image(path) as (attributes, voxels):
-        shape = check_volume(path, voxels.shape, voxels.dtype)
-        gaps = _gaps(path, voxels)
-        dtype = voxels.dtype
-        x, y, z = (_number(attributes, f"apix_{axis}") or 0.0 for axis in "xyz")
-        scaling = {name: _number(attributes, f"stored_{name}") for name in ("renderbits", "rendermin", "rendermax")}
+    told = json.loads(_ask(path))
+    dtype = np.dtype(told["dtype"])
+    x, y, z = told["voxel_sizes"]
     return VolumeHeader(
-        shape=shape,
+        shape=tuple(told["shape"]),
         dtype=dtype,
         offset=0,
         voxel_sizes=(x, y, z),
-        details={"format": "EMAN2 HDF5", "dtype": dtype.name, **scaling, "voxel_sizes": [x, y, z]},
-        problems=(gaps,) if gaps else (),
+        details={"format": "EMAN2 HDF5", "dtype": dtype.name, **told["scaling"], "voxel_sizes": [x, y, z]},
+        problems=tuple(told["problems"]),
     )
 
 
@@ -65,10 +77,60 @@ def read_voxels(path: Path, header: VolumeHeader) -> NDArray[Any]:
     Raises:
         InputError: as read_header, or a chunk is damaged.
     """
-    with _image(path) as (_, stored):
-        voxels: NDArray[Any] = np.asarray(stored[()])
-    voxels.flags.writeable = False
-    return voxels.reshape(header.shape)
+    size = math.prod(header.shape) * header.dtype.itemsize
+    return np.frombuffer(_ask(path, size), header.dtype).reshape(header.shape)
+
+
+def _ask(path: Path, size: int | None = None) -> bytes:
+    """What a process of its own finds in a file: what the header says, in JSON; or its `size` bytes of voxels."""
+    with reading(path), decoding(path, EXTRA):
+        if find_spec("h5py") is None:
+            raise ModuleNotFoundError(name="h5py")
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "cetpick.io.hdf", str(path), *([str(size)] if size else [])],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    if done.returncode == InputError.exit_code:
+        raise InputError(**json.loads(done.stderr), file=path)
+    if done.returncode or (size and len(done.stdout) != size):
+        looped = done.returncode == -signal.SIGVTALRM
+        raise InputError(
+            "cannot be read",
+            file=path,
+            found=f"a damaged file in which HDF5 {'finds no end' if looped else 'breaks down'}",
+            cure="copy it again",
+        )
+    return done.stdout
+
+
+def _answer(path: Path, size: int | None) -> None:
+    """Print what `_ask` asks for; an InputError goes to stderr, without the file, which the asking process knows."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE + (size or 0) / SLOWEST)  # at its end the process is killed
+    try:
+        with _image(path) as (attributes, voxels):
+            if size is None:
+                sys.stdout.write(json.dumps(_describe(path, attributes, voxels)))
+            else:
+                sys.stdout.buffer.write(voxels[()].data)
+    except InputError as error:
+        told = {"problem": error.problem, "expected": error.expected, "found": error.found, "cure": error.cure}
+        sys.stderr.write(json.dumps(told, default=str))
+        sys.exit(InputError.exit_code)
+
+
+def _describe(path: Path, attributes: Any, voxels: Any) -> dict[str, Any]:
+    shape = check_volume(path, voxels.shape, voxels.dtype)
+    gaps = _gaps(path, voxels)
+    return {
+        "shape": shape,
+        "dtype": voxels.dtype.str,
+        "voxel_sizes": [_number(attributes, f"apix_{axis}") or 0.0 for axis in "xyz"],
+        "scaling": {name: _number(attributes, f"stored_{name}") for name in ("renderbits", "rendermin", "rendermax")},
+        "problems": [gaps] if gaps else [],
+    }
 
 
 @contextmanager
@@ -110,3 +172,7 @@ def _number(attributes: Any, name: str) -> float | None:
     """An attribute of EMAN2, None where it is missing or no number."""
     value = np.asarray(attributes.get(f"EMAN.{name}"))
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
