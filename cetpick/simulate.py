@@ -13,7 +13,7 @@ at x cos(tilt) + z sin(tilt).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Literal
@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Place = tuple[float, float, float]
+Shape = Callable[[Points], Mask]
+"""Which of the points (n, 3), in target diameters, belong to a protein; none lies farther than 1 from its middle."""
 Difficulty = Literal["easy", "normal", "hard"]
 
 WAVELENGTH = 0.0197
@@ -115,23 +117,23 @@ def _small(xyz: Points) -> Mask:
     return _ellipsoid(xyz, (0, 0, 0), (0.19, 0.16, 0.14))
 
 
-SHAPES: Mapping[str, Callable[[Points], Mask]] = MappingProxyType(
+SHAPES: Mapping[str, Shape] = MappingProxyType(
     {"target": _target, "decoy": _decoy, "chain": _chain, "barrel": _barrel, "sphere": _sphere, "small": _small}
 )
-"""The protein species, large before small: which points (n, 3), in target diameters, belong to them."""
+"""The protein species, large before small; none has any symmetry."""
 
 
 @cache
-def density(species: str) -> Points:
+def density(shape: Shape, seed: int = 0) -> Points:
     """Points of equal weight (n, 3) that make up a protein, in target diameters from its centre of mass.
 
     They are those of a jittered lattice of spacing 1 / POINTS_PER_DIAMETER that lie in the shape, so every species has
-    the same density; the jitter is fixed, and no species has any symmetry.
+    the same density; `seed` fixes the jitter.
     """
-    jitter = np.random.default_rng(list(SHAPES).index(species))
+    jitter = np.random.default_rng(seed)
     cells = np.indices((2 * POINTS_PER_DIAMETER,) * 3).reshape(3, -1).T - POINTS_PER_DIAMETER + 0.5
     lattice = (cells + jitter.uniform(-0.5, 0.5, cells.shape)) / POINTS_PER_DIAMETER
-    inside = lattice[SHAPES[species](lattice)]
+    inside = lattice[shape(lattice)]
     points: Points = inside - inside.mean(axis=0)
     return points
 
@@ -145,7 +147,8 @@ class SimulationSettings:
         voxel_size: of the reconstruction, angstrom.
         seed: of everything random.
         diameter: of the target, angstrom; the other proteins scale with it.
-        counts: how many of each species of SHAPES, and of ``gold``, lie in the box.
+        counts: how many of each species of `shapes`, and of ``gold``, lie in the box.
+        shapes: the protein species; they are placed one after the other, the first of them before the gold.
         vesicles: number of membranes around a centre in the box, cut where they leave box or ice.
         ice: thickness of the ice, as a fraction of the box along z.
         gold_diameter: angstrom.
@@ -164,6 +167,7 @@ class SimulationSettings:
     size: tuple[float, float, float]
     voxel_size: float
     counts: Mapping[str, int]
+    shapes: Mapping[str, Shape] = field(default_factory=lambda: SHAPES)
     seed: int = 0
     diameter: float = 210.0
     vesicles: int = 1
@@ -188,8 +192,8 @@ class SimulationSettings:
         _check(self.pixel_size <= self.voxel_size, "pixel_size", f"at most a voxel, {self.voxel_size}", self.pixel_size)
         steep = max(map(abs, self.tilts), default=90.0)
         _check(steep <= MAX_TILT, "tilts", f"some angles of at most {MAX_TILT:g} degrees", self.tilts)
-        unknown = sorted(set(self.counts) - {*SHAPES, "gold"})
-        _check(not unknown, "counts", f"species among {', '.join(SHAPES)}, gold", ", ".join(unknown))
+        unknown = sorted(set(self.counts) - {*self.shapes, "gold"})
+        _check(not unknown, "counts", f"species among {', '.join(self.shapes)}, gold", ", ".join(unknown))
         _check(all(count >= 0 for count in self.counts.values()), "counts", "no negative number", dict(self.counts))
 
     @property
@@ -321,7 +325,8 @@ def _specimen(settings: SimulationSettings, rng: np.random.Generator) -> tuple[p
     for cloud in clouds:
         space.occupy(cloud)
     tables = []
-    for species in ("target", "gold", *(name for name in SHAPES if name != "target")):
+    first, *others = settings.shapes
+    for species in (first, "gold", *others):
         model, relative_density = _model(species, settings)
         for region, (left, right) in edges.items():
             count = round(settings.counts.get(species, 0) * (right - left) / x)
@@ -338,7 +343,7 @@ def _specimen(settings: SimulationSettings, rng: np.random.Generator) -> tuple[p
 def _model(species: str, settings: SimulationSettings) -> tuple[Points, float]:
     """Points (n, 3) around the centre, angstrom, and their density relative to protein."""
     if species != "gold":
-        return density(species) * settings.diameter, 1.0
+        return density(settings.shapes[species], list(settings.shapes).index(species)) * settings.diameter, 1.0
     n = int(settings.gold_diameter / settings.spacing)
     lattice = (np.indices((2 * n + 1,) * 3).reshape(3, -1).T - n) * settings.spacing
     return lattice[np.linalg.norm(lattice, axis=1) < settings.gold_diameter / 2], GOLD_DENSITY

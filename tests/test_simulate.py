@@ -10,6 +10,7 @@ from cetpick.errors import InputError
 from cetpick.geometry import rescale
 from cetpick.metrics import Scene, evaluate
 from cetpick.simulate import (
+    SHAPES,
     Simulation,
     SimulationSettings,
     contrast_transfer,
@@ -119,12 +120,12 @@ def test_contrast_transfer_by_hand():
 def test_protein_has_one_density():
     shell = 4 / 3 * np.pi * (0.3**3 - 0.19**3)
     ellipsoid = 4 / 3 * np.pi * 0.19 * 0.16 * 0.14
-    assert len(density("sphere")) == pytest.approx(shell * 20**3, rel=0.03)
-    assert len(density("small")) == pytest.approx(ellipsoid * 20**3, rel=0.03)
+    assert len(density(SHAPES["sphere"])) == pytest.approx(shell * 20**3, rel=0.03)
+    assert len(density(SHAPES["small"])) == pytest.approx(ellipsoid * 20**3, rel=0.03)
 
 
 def test_the_decoy_has_mass_and_size_of_the_target_but_not_its_shape():
-    target, decoy = density("target"), density("decoy")
+    target, decoy = density(SHAPES["target"]), density(SHAPES["decoy"])
     assert len(decoy) == pytest.approx(len(target), rel=0.03)
     extent = [np.ptp(model, axis=0).max() for model in (target, decoy)]
     assert extent[1] == pytest.approx(extent[0], rel=0.15)
@@ -135,7 +136,7 @@ def test_the_decoy_has_mass_and_size_of_the_target_but_not_its_shape():
 
 def test_the_target_is_asymmetric():
     # every axis that a symmetry could have is a principal axis; no half turn or mirror keeps the density
-    model = density("target")
+    model = density(SHAPES["target"])
     model = model @ np.linalg.eigh(np.cov(model.T))[1]
     bins = [np.linspace(-0.7, 0.7, 15)] * 3
     here = ndimage.gaussian_filter(np.histogramdd(model, bins)[0], 0.7)

@@ -76,8 +76,8 @@ class DefaultNetwork(nn.Module):
         nn.init.normal_(self.heatmap.weight, std=0.01)
         nn.init.constant_(self.heatmap.bias, prior_logit)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Output:
-        """Heatmap logits (B, C, D, H/2, W/2) of crops (B, 1, D, H, W); H and W multiples of 8."""
+    def features(self, x: Tensor) -> Tensor:
+        """What the heatmap is made of, (B, fused, D, H/2, W/2), of crops (B, 1, D, H, W); H and W multiples of 8."""
         b, _, d, h, w = x.shape
         slices = x.transpose(1, 2).reshape(b * d, 1, h, w).contiguous(memory_format=torch.channels_last)
         skips = [self.encoder[0](self.stem(slices))]
@@ -87,7 +87,12 @@ class DefaultNetwork(nn.Module):
         for up, block in zip(self.up, self.decoder, strict=True):
             y = block(torch.cat([up(y), skips.pop()], dim=1))
         volume = y.reshape(b, d, *y.shape[1:]).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
-        fused = self.fusion(volume)
+        fused: Tensor = self.fusion(volume)
+        return fused
+
+    def forward(self, x: Tensor) -> Output:
+        """Heatmap logits (B, C, D, H/2, W/2) of crops (B, 1, D, H, W)."""
+        fused = self.features(x)
         # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
         with torch.autocast(x.device.type, enabled=False):
             heatmap = self.heatmap(fused.to(self.heatmap.weight.dtype))
