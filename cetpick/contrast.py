@@ -100,6 +100,16 @@ class Reading:
             parts = [f"({axis}+0.5)*{self.scale:g}-0.5" for axis in AXES]
         return f"({', '.join(parts)})"
 
+    @property
+    def cure(self) -> str | None:
+        """The option of `cetpick convert` that moves points so, None where there is none."""
+        if self.scale != 1:
+            return f"--bin {1 / self.scale:g}" if self.scale < 1 else None
+        axes = {(False, False, True): "rotx", (False, True, False): "undo-rotx", (False, False, False): "flipyz"}
+        if self.order == (0, 2, 1) and self.flips in axes:
+            return f"--axes {axes[self.flips]} with --tomogram naming the volume that they were picked in"
+        return None
+
     def apply(self, xyz: ArrayLike, grid: Grid) -> Points:
         """Points (n, 3) in voxels of `grid` as this reading has them."""
         points = rescale(as_points(xyz)[:, list(self.order)], from_voxel_size=self.scale, to_voxel_size=1.0)
@@ -497,7 +507,8 @@ def _notes(
     """What else a user should know; `sign` of the particles' contrast, 0 where none were found."""
     if ranking and ranking[0].beats_given:
         first = ranking[0]
-        yield f"{first.reading.name}: x, y, z are to become {first.reading.rule}"
+        cure = f"; `cetpick convert` does that: {first.reading.cure}" if first.reading.cure else ""
+        yield f"{first.reading.name}: x, y, z are to become {first.reading.rule}{cure}"
         for item in ranking[1:]:
             if abs(item.z) > abs(first.z) - MARGIN:
                 yield f"{item.reading.name} fits about as well ({_told(item.z)}): {item.reading.rule}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import matplotlib.image
 import numpy as np
@@ -20,7 +21,7 @@ from cetpick.contrast import (
     measure_contrast,
     measure_response,
 )
-from cetpick.geometry import Points
+from cetpick.geometry import Axes, Points, turn_axes
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import read_info
 from cetpick.records import Coordinates, Grid, Tomogram
@@ -157,10 +158,20 @@ class TestVerdict:
         judged = judge_labels(cubic_response, broken)
         assert judged.better == reading
         assert judged.verdict == ("scaled" if reading.scale != 1 else "swapped")
-        assert f"{reading.name}: x, y, z are to become {reading.rule}" in judged.notes
+        assert judged.notes[0].startswith(f"{reading.name}: x, y, z are to become {reading.rule}")
+        assert ("`cetpick convert` does that" in judged.notes[0]) == (reading.cure is not None)
         mended = judged.mended(broken, cubic.grid)
         assert mended
         np.testing.assert_allclose(mended[1], cubic.labels)
+
+    def test_the_cure_does_what_the_reading_says(self, cubic: Scene) -> None:
+        picked_in = np.array(cubic.grid.size)[[0, 2, 1]]  # the volume before its axes were turned
+        cures = {reading.cure: reading for reading in READINGS if reading.cure}
+        for axes in get_args(Axes):
+            (reading,) = (reading for cure, reading in cures.items() if cure.startswith(f"--axes {axes} "))
+            turned = turn_axes(cubic.labels, axes, size=picked_in)
+            np.testing.assert_allclose(reading.apply(cubic.labels, cubic.grid), turned)
+        assert [cure for cure in cures if cure.startswith("--bin")] == ["--bin 8", "--bin 4", "--bin 2"]
 
     def test_in_a_flat_volume_with_labels_outside(self, flat: Scene, flat_response: Response) -> None:
         judged = judge_labels(flat_response, flat.labels[:, [0, 2, 1]])
@@ -370,15 +381,21 @@ class TestCommand:
             assert code == 0
             assert (f"the voxel size is 10 A in the header, but {voxel_size} A by --voxel-size" in out) == said
 
-    def test_voxel_size_of_tomograms_star(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
+    def test_voxel_size_of_tomograms_star(
+        self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        titles = []
+        monkeypatch.setattr("cetpick.workflows.check.draw_labels", lambda *_, title, **__: titles.append(title))
         star = tmp_path / "tomograms.star"
         labels = ["rlnTomoName", "rlnTomoTiltSeriesPixelSize", "rlnTomoTomogramBinning", "rlnTomoReconstructedTomogram"]
         sizes = [f"rlnTomoSize{axis}" for axis in "XYZ"]
         loop = "".join(f"_{label}\n" for label in [*labels, *sizes])
         x, y, z = (4 * n for n in flat.grid.size)
         star.write_text(f"data_global\n\nloop_\n{loop}t1 2.6 4 {tomogram} {x} {y} {z}\n")
-        code, out, err = cetpick("check", star, "-l", table(tmp_path / "t1.csv", flat.labels), "-d", DIAMETER)
+        labels = table(tmp_path / "t1.csv", flat.labels)
+        code, out, err = cetpick("check", star, "-l", labels, "-d", DIAMETER, "-o", tmp_path / "pictures")
         assert code == 1
+        assert "\nwrong voxel size" in titles[0]
         assert out.startswith("t1: wrong voxel size in the header or in tomograms.star; the labels sit on dark blobs (")
         assert f"note: the voxel size is 10 A in the header, but 10.4 A by {star}, which counts" in out
         assert "voxel size 10 A in the header" in err

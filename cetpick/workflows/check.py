@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +182,13 @@ def check_labels(
     if not np.nanmax(np.abs(response.values), initial=0) > 0:
         raise InputError("holds no contrast: its voxels are equal, constant padding or NaN", file=info.path)
     judgement = judge_labels(response, points)
-    heading = f"{info.path.name} with {file.name}: {judgement.labels} labels, {diameter:g} A\n{judgement.message}"
-    pictures = [] if output is None else list(_draw(output, tomogram, points, judgement, diameter, heading))
-    return Checked(
-        info=info,
-        labels=file,
-        judgement=judgement,
-        diameter=diameter,
-        voxel_size_note=_voxel_size_note(info),
-        pictures=tuple(pictures),
+    checked = Checked(
+        info=info, labels=file, judgement=judgement, diameter=diameter, voxel_size_note=_voxel_size_note(info)
     )
+    if output is None:
+        return checked
+    heading = f"{info.path.name} with {file.name}: {judgement.labels} labels, {diameter:g} A\n{checked.message}"
+    return replace(checked, pictures=tuple(_draw(output, tomogram, points, judgement, diameter, heading)))
 
 
 def picture_files(output: Path, name: str) -> tuple[Path, Path, Path]:
