@@ -11,6 +11,7 @@ from cetpick.errors import InputError
 
 Mode = Literal["default", "paper"]
 Hidden = Literal["peaks", "leave-out", "nnpu", "none"]
+Start = Literal["pretrained", "random"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 20.0, 5000.0
@@ -140,6 +141,7 @@ class TrainSettings:
         hidden: how unlabelled particles are kept from being learned as background: `peaks` leaves out the places that
             two scouts agree on (scouting.py), `leave-out` the expected number of highest-scoring cells of each batch,
             `nnpu` is soft-label non-negative PU risk, `none` learns everything unlabelled as background.
+        start: the weights that training starts with, pretrained on simulated proteins or random.
         count_hint: expected particles a tomogram, which the estimate then takes into account.
         voxels_per_diameter: working voxels along a diameter, in x and y.
         seed: of everything random.
@@ -152,6 +154,7 @@ class TrainSettings:
     crop: tuple[int, int, int] = (12, 64, 64)
     learning_rate: float = 2e-3
     hidden: Hidden = "peaks"
+    start: Start = "pretrained"
     count_hint: float | None = None
     voxels_per_diameter: float = 16.0
     seed: int = 0
@@ -160,6 +163,7 @@ class TrainSettings:
         ParticleClass(diameter=self.diameter)
         _require(self.mode in MODES, "mode", self.mode, " or ".join(MODES))
         _require(self.hidden in get_args(Hidden), "hidden", self.hidden, " or ".join(get_args(Hidden)))
+        _require(self.start in get_args(Start), "start", self.start, " or ".join(get_args(Start)))
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
         _require(
             self.count_hint is None or 1 <= self.count_hint < 1e7, "count-hint", self.count_hint, "1 to 10 million"

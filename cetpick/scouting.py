@@ -81,7 +81,9 @@ def scout(
         progress: told of every step.
     """
     halves = _halves([len(e.labels) for e in examples], settings.seed)
-    short = replace(settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS))), hidden="none")
+    short = replace(
+        settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS[settings.start]))), hidden="none"
+    )
     found, label_rank, listed = [], [], []
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]

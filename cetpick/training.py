@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cetpick.calibration import Count, choose_threshold, estimate_count
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.dataset import Example
+from cetpick.diagnosis import Outcome, diagnose
 from cetpick.errors import CetpickWarning, InputError
+from cetpick.geometry import Points
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
@@ -31,6 +34,8 @@ FEWEST_VOXELS = 4.0
 """Stored voxels along a diameter; with fewer the diameter is a mistake of units, or the tomogram too coarse."""
 Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
+FEWEST_STEPS = 30
+"""Fewer training steps are a trial of the machinery, whose outcome is not judged."""
 PAPER_THRESHOLD = 0.25
 """The cut of the paper (section 4.1)."""
 
@@ -150,7 +155,7 @@ def train(
 
     Raises:
         InputError: unusable labels or tomogram.
-        TrainingError: the loss became NaN.
+        TrainingError: the loss became NaN, or nothing was learned (diagnosis.py).
     """
     check_labels([(tomogram.info, labels) for tomogram, labels in labelled], settings.diameter)
     model = model_settings(settings, [tomogram for tomogram, _ in labelled])
@@ -179,18 +184,34 @@ def train(
             stacklevel=2,
         )
     if settings.hidden == "peaks" or hint is None:
-        found = scout(settings, model, examples, device, progress)
-        count = found.count
+        scouting = scout(settings, model, examples, device, progress)
+        count = scouting.count
         if settings.hidden == "peaks":
-            places = found.doubtful(count.expected - labels)
+            places = scouting.doubtful(count.expected - labels)
             examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
     network, log = optimise(
         DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device), progress
     )
-    scores = np.concatenate([candidates(network, model, example)[1] for example in examples])
+    found_in = [candidates(network, model, example) for example in examples]
+    scores = np.concatenate([score for _, score in found_in])
     low, expected, high = (number / len(examples) for number in count)
     model = replace(model, count=expected, count_limits=(low, high), threshold=choose_threshold(scores, count))
+    if len(log) >= FEWEST_STEPS:
+        outcomes = [_outcome(e, model.diameter, *found) for e, found in zip(examples, found_in, strict=True)]
+        diagnose(outcomes, model.threshold)
     told = {"count": count._asdict(), "left_out_places": sum(len(e.doubtful) for e in examples)}
     return TrainedModel(network=network, settings=model, log=log, recipe=told)
+
+
+def _outcome(example: Example, diameter: float, xyz: Points, scores: NDArray[np.float64]) -> Outcome:
+    info = example.tomogram.info
+    return Outcome(
+        name=info.name,
+        labels=example.labels,
+        candidates=xyz,
+        scores=scores,
+        volume=float(np.prod(info.grid.shape)),
+        radius=diameter / 2 / info.grid.voxel_size,
+    )

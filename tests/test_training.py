@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cetpick.checkpoint import load_model, save_model
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
+from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError, TrainingError
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.model import read_settings
 from cetpick.io.tomograms import read_tomogram
 from cetpick.modes.default import DefaultRecipe
 from cetpick.networks.build import build_network
+from cetpick.networks.default import DefaultNetwork
+from cetpick.networks.pretrained import WEIGHTS, load_pretrained
 from cetpick.optimisation import WeightAverage
+from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Grid, TomogramInfo
-from cetpick.training import check_labels, train
+from cetpick.training import check_labels, model_settings, train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
@@ -60,6 +65,36 @@ def test_nnpu_is_seldom_clamped(tiny: TinySet) -> None:
     log = train(labelled(tiny), settings, device=CPU).log
     clamped = np.mean([entry["clamped"] for entry in log])
     assert clamped <= 0.5
+
+
+@pytest.mark.filterwarnings("ignore:only 8 labels")
+def test_training_starts_with_the_pretrained_weights_and_moves_them_more_slowly(tiny: TinySet) -> None:
+    weights = load_file(WEIGHTS)
+    assert WEIGHTS.stat().st_size < 10e6
+    tomogram, labels = labelled(tiny)[0]
+    recipes = {}
+    for start in ("pretrained", "random"):
+        settings = TrainSettings(diameter=tiny.diameter, start=start, **SMALL)
+        model = model_settings(settings, [tomogram])
+        example = Example(tomogram=tomogram, labels=labels.xyz, prepared=prepare(tomogram, model))
+        recipes[start] = DefaultRecipe([example], settings=settings, model=model, count=8, device=CPU)
+    for start, recipe in recipes.items():
+        state = recipe.network.state_dict()
+        equal = {name for name, value in state.items() if name in weights and torch.equal(value, weights[name])}
+        head = {"heatmap.weight", "heatmap.bias"}
+        assert set(state) - set(weights) == head
+        assert ("stem.0.weight" in equal) == (start == "pretrained")
+        if start == "pretrained":
+            assert equal == set(weights)
+        rates = [group["initial_lr"] for group in recipe.optimizer()[0].param_groups]
+        assert rates == ([1e-3, 2e-3] if start == "pretrained" else [2e-3, 2e-3])
+        numbers = [len(group["params"]) for group in recipe.optimizer()[0].param_groups]
+        assert numbers[1] == 2
+        assert sum(numbers) == len(list(recipe.network.parameters()))
+    with pytest.raises(ValueError, match="another shape"):
+        load_pretrained(DefaultNetwork(width=8))
+    with pytest.raises(InputError, match="start"):
+        TrainSettings(diameter=160, start="half")  # type: ignore[arg-type]
 
 
 def test_labels_are_checked_before_training(tmp_path: Path) -> None:

@@ -17,8 +17,12 @@ from cetpick.devices import autocast
 from cetpick.losses import NegativeRisk, leave_out_focal_loss, soft_label_nnpu
 from cetpick.networks.build import build_network
 from cetpick.networks.default import DefaultNetwork
+from cetpick.networks.pretrained import load_pretrained
 
-STEPS = 600
+STEPS = {"pretrained": 300, "random": 600}
+"""Steps by the weights that training starts with."""
+PRETRAINED_RATE = 0.5
+"""Learning rate of pretrained weights, in units of that of the last layer."""
 WARM_UP = 20
 """Steps over which the learning rate rises."""
 SIGMA = 1 / 8
@@ -61,9 +65,11 @@ class DefaultRecipe:
             device: to train on.
         """
         self.settings, self.device = settings, device
-        self.steps = settings.steps or STEPS
+        self.steps = settings.steps or STEPS[settings.start]
         network = build_network(model, seed=settings.seed)
         assert isinstance(network, DefaultNetwork)
+        if settings.start == "pretrained":
+            load_pretrained(network)
         self.network = network.to(device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         volumes = [TrainingVolume.place(e, crop=settings.crop, device=device) for e in examples]
@@ -82,13 +88,18 @@ class DefaultRecipe:
         self._risk: NegativeRisk | None = None
 
     def optimizer(self) -> tuple[Optimizer, LambdaLR]:
-        """AdamW with a short warm-up and a cosine to zero."""
-        optimizer = AdamW(self.network.parameters(), lr=self.settings.learning_rate, weight_decay=1e-4)
+        """AdamW with a short warm-up and a cosine to zero; pretrained weights move more slowly than the last layer."""
+        head = list(self.network.heatmap.parameters())
+        trunk = [p for p in self.network.parameters() if not any(p is last for last in head)]
+        rate = self.settings.learning_rate
+        own = rate * PRETRAINED_RATE if self.settings.start == "pretrained" else rate
+        groups = [{"params": trunk, "lr": own}, {"params": head, "lr": rate}]
+        optimizer = AdamW(groups, weight_decay=1e-4)
 
-        def rate(step: int) -> float:
+        def factor(step: int) -> float:
             return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
 
-        return optimizer, LambdaLR(optimizer, rate)
+        return optimizer, LambdaLR(optimizer, factor)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch; return its loss and what the log should know of it."""
