@@ -167,7 +167,7 @@ class SimulationSettings:
     size: tuple[float, float, float]
     voxel_size: float
     counts: Mapping[str, int]
-    shapes: Mapping[str, Shape] = field(default_factory=lambda: SHAPES)
+    shapes: Mapping[str, Shape] = field(default_factory=lambda: dict(SHAPES))
     seed: int = 0
     diameter: float = 210.0
     vesicles: int = 1

@@ -179,4 +179,6 @@ def _plain(value: Any) -> Any:
         return dataclasses.asdict(value)
     if hasattr(value, "item"):
         return value.item()
+    if callable(value):  # the shapes of simulated proteins
+        return value.__name__
     return str(value)
