@@ -129,6 +129,7 @@ class Result:
         localisation_error: root mean square distance of the matched pairs, voxels; None without a match.
         ignored_picks, ignored_truths: left out because of the margin.
         thresholds, precision, recall: the precision-recall curve, one value a distinct score, by falling score.
+        picked, matched: picks at or above each threshold, and how many of them matched.
     """
 
     radius: float
@@ -142,6 +143,8 @@ class Result:
     thresholds: Floats
     precision: Floats
     recall: Floats
+    picked: Indices
+    matched: Indices
 
 
 def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None) -> Result:
@@ -196,6 +199,8 @@ def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None
         thresholds=thresholds,
         precision=precision,
         recall=recall,
+        picked=picks,
+        matched=matched,
     )
 
 

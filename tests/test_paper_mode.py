@@ -177,6 +177,7 @@ def test_output_cells_of_points() -> None:
         {"temperature": 0.0},
         {"temperature": float("nan")},
         {"contrastive_weight": -0.1},
+        {"unlabelled": "ignored"},
         {"anchors": 0},
         {"steps": 0},
         {"learning_rate": float("inf")},
@@ -187,7 +188,7 @@ def test_output_cells_of_points() -> None:
         {"levels": 3},
     ],
 )
-def test_settings_out_of_range_are_named(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range_are_named(wrong: dict[str, object]) -> None:
     (name,) = wrong
     with pytest.raises(InputError, match=f"setting {name} "):
         PaperSettings(**wrong)  # type: ignore[arg-type]
@@ -330,6 +331,18 @@ def test_all_anchors_and_the_deeper_network_run() -> None:
     deep = recipe(anchors=None, levels=5, steps=1, crop=(3, 32, 32))
     (log,) = train(deep)
     assert np.isfinite(list(log.values())).all()
+
+
+def test_unlabelled_voxels_as_negatives_cost_more_than_with_the_risk_of_the_paper() -> None:
+    paper, negative = recipe(), recipe(unlabelled="negative", contrastive_weight=0.0, consistency_weight=0.0)
+    _, told = paper.loss(0)
+    loss, log = negative.loss(0)
+    assert log["clamped"] == 0
+    assert loss.item() == pytest.approx(log["heatmap"])  # nothing else has a weight
+    # the same crops and network: all unlabelled voxels are charged, over the number of centres
+    assert log["heatmap"] > 10 * told["heatmap"]
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in negative.network.parameters() if p.grad is not None)
 
 
 def test_schedule_divides_by_ten_at_200_and_400() -> None:

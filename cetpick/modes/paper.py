@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from torch import Tensor
 from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
 from cetpick.losses import (
+    PULoss,
     consistency_loss,
+    leave_out_focal_loss,
     pu_focal_loss_paper,
     supervised_debiased_contrastive,
     unsupervised_debiased_contrastive,
@@ -44,6 +46,8 @@ class PaperSettings:
         contrastive_weight: lambda_1, weight of both contrastive losses.
         unsupervised_weight: lambda_2, weight of the unsupervised one within them.
         consistency_weight: lambda_3 (printed as a second lambda_1).
+        unlabelled: in the heatmap loss, `pu` is the paper's; `negative` takes unlabelled voxels as background, which is
+            CornerNet's focal loss, for comparison.
         anchors: unlabelled voxels drawn for the unsupervised contrastive loss in each step, out of the about 20,000 of
             two views of a pair of crops, each compared with all voxels; None is all, as in the paper, which takes
             twenty times as long as 1024.
@@ -62,6 +66,7 @@ class PaperSettings:
     contrastive_weight: float = 0.1
     unsupervised_weight: float = 0.5
     consistency_weight: float = 0.1
+    unlabelled: Literal["pu", "negative"] = "pu"
     anchors: int | None = 1024
     steps: int = 600
     learning_rate: float = 1e-3
@@ -71,6 +76,7 @@ class PaperSettings:
 
     def __post_init__(self) -> None:
         self._require("prior", 0 < self.prior < 1, "between 0 and 1")
+        self._require("unlabelled", self.unlabelled in ("pu", "negative"), "pu or negative")
         self._require("anchors", self.anchors is None or self.anchors > 0, "1 or more, or None for all")
         smallest = tuple((2 * j + 1) * s for j, s in zip(JITTER, PaperNetwork.stride, strict=True))
         holds_label = all(n >= least for n, least in zip(self.crop, smallest, strict=True))
@@ -235,7 +241,7 @@ class PaperRecipe:
         features = torch.stack([_by_voxel(views[0].features), _by_voxel(views[1].features.flip(axis))])
         p = torch.stack([h.sigmoid().clamp(P_MIN, 1 - P_MIN) for h in heatmaps])
 
-        heatmap = pu_focal_loss_paper(p[0], batch.target, settings.prior)
+        heatmap = self._heatmap_loss(heatmaps[0], p[0], batch.target)
         target = batch.target.flatten()
         supervised = supervised_debiased_contrastive(
             features, target, prior=settings.prior, temperature=settings.temperature
@@ -266,6 +272,12 @@ class PaperRecipe:
         }
         values = torch.stack([part.detach().to(total.dtype) for part in parts.values()])
         return total, dict(zip(parts, values.tolist(), strict=True))
+
+    def _heatmap_loss(self, logits: Tensor, p: Tensor, target: Tensor) -> PULoss:
+        if self.settings.unlabelled == "pu":
+            return pu_focal_loss_paper(p, target, self.settings.prior)
+        loss, zero = leave_out_focal_loss(logits, target), logits.new_zeros(())
+        return PULoss(loss, zero, loss, zero)
 
     def draw(self) -> Batch:
         """Draw a pair of crops from one volume: the first on a label, the second on a label or anywhere, half and half.
