@@ -21,6 +21,7 @@ from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
+from cetpick.resume import Checkpoint
 from cetpick.scouting import candidates, scout
 
 FEWEST_LABELS = 3
@@ -136,6 +137,7 @@ def train(
     *,
     device: torch.device,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedModel:
     """Train a network on tomograms with a few labels each.
 
@@ -144,6 +146,7 @@ def train(
         settings: how.
         device: where.
         progress: told of every step.
+        checkpoint: where to go on from and to save the state.
 
     Returns:
         The averaged network, its settings with the threshold chosen on the training tomograms, and the log.
@@ -166,7 +169,7 @@ def train(
             generator=torch.Generator().manual_seed(settings.seed),
             device=device,
         )
-        network, log = optimise(recipe, progress)
+        network, log = optimise(recipe, progress, checkpoint=checkpoint)
         model = replace(model, threshold=PAPER_THRESHOLD)
         return TrainedModel(network=network, settings=model, log=log, recipe=asdict(paper))
 
@@ -179,7 +182,7 @@ def train(
             stacklevel=2,
         )
     if settings.hidden == "peaks" or hint is None:
-        found = scout(settings, model, examples, device, progress)
+        found = scout(settings, model, examples, device, progress, checkpoint)
         count = found.count
         if settings.hidden == "peaks":
             places = found.doubtful(count.expected - labels)
@@ -187,7 +190,9 @@ def train(
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
     network, log = optimise(
-        DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device), progress
+        DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device),
+        progress,
+        checkpoint=checkpoint,
     )
     scores = np.concatenate([candidates(network, model, example)[1] for example in examples])
     low, expected, high = (number / len(examples) for number in count)
