@@ -14,6 +14,7 @@ from cetpick import __version__
 from cetpick.cli.check import check
 from cetpick.cli.convert import convert
 from cetpick.cli.demo import demo
+from cetpick.cli.doctor import doctor
 from cetpick.cli.evaluate import evaluate
 from cetpick.cli.info import info
 from cetpick.cli.pick import pick
@@ -37,8 +38,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done, "
     "130 and 143 stopped by Ctrl-C and SIGTERM.",
 )
-for command in (pick, train, check, evaluate, convert, info, simulate, demo):
-    app.command(no_args_is_help=command is not demo)(command)
+for command in (pick, train, check, evaluate, convert, info, simulate, demo, doctor):
+    app.command(no_args_is_help=command not in (demo, doctor))(command)
 
 
 def _version(wanted: bool) -> None:
