@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from cetpick.errors import TrainingError
+from cetpick.interrupts import held_signals
+from cetpick.resume import Checkpoint
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after each step with what is trained, the step (from 1), the number of steps, and the log of the step."""
@@ -38,11 +40,28 @@ class Recipe(Protocol):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch; return its loss and what the log should know of it."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next losses depend on besides the network: random numbers, moving averages."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict gave."""
+
 
 def optimise(
-    recipe: Recipe, progress: Progress | None = None, *, what: str = "training"
+    recipe: Recipe,
+    progress: Progress | None = None,
+    *,
+    what: str = "training",
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:
     """Take all steps of a recipe; return the averaged network in eval mode and one log entry a step.
+
+    Args:
+        recipe: what is trained, and how.
+        progress: told of every step.
+        what: name of this part of the training.
+        checkpoint: where to go on from and to save the state: now and then, at the end, and before Ctrl-C or SIGTERM
+            end the program.
 
     Raises:
         TrainingError: the loss became NaN or infinite.
@@ -50,21 +69,30 @@ def optimise(
     optimizer, schedule = recipe.optimizer()
     average = WeightAverage(recipe.network, decay=recipe.averaging)
     log: list[dict[str, float]] = []
+    stateful: dict[str, Any] = {"network": recipe.network, "average": average, "recipe": recipe}
+    stateful |= {"optimizer": optimizer, "schedule": schedule}
+    if checkpoint is not None and (saved := checkpoint.state(what)) is not None:
+        for name, part in stateful.items():
+            part.load_state_dict(saved[name])
+        log += saved["log"]
     recipe.network.train()
-    for step in range(recipe.steps):
-        loss, entry = recipe.loss(step)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} in step {step + 1} of {what}",
-                cure="train again with another --seed; if it recurs, check the tomogram for extreme values",
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
-        optimizer.step()
-        schedule.step()
-        average.update(recipe.network)
-        log.append({"step": step + 1, "loss": loss.item(), **entry})
+    for step in range(len(log), recipe.steps):
+        with held_signals() as stopping:
+            loss, entry = recipe.loss(step)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss.item()} in step {step + 1} of {what}",
+                    cure="train again with another --seed; if it recurs, check the tomogram for extreme values",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
+            optimizer.step()
+            schedule.step()
+            average.update(recipe.network)
+            log.append({"step": step + 1, "loss": loss.item(), **entry})
+            if checkpoint is not None and (stopping or checkpoint.due or step + 1 == recipe.steps):
+                checkpoint.save(what, {name: part.state_dict() for name, part in stateful.items()} | {"log": log})
         if progress is not None:
             progress(what, step + 1, recipe.steps, log[-1])
     return average.network(), log
@@ -89,6 +117,16 @@ class WeightAverage:
                 self._state[name].lerp_(value, 1 - decay)
             else:
                 self._state[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and of how many states they are."""
+        return {"steps": self._steps, "state": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        self._steps = state["steps"]
+        for name, value in state["state"].items():
+            self._state[name].copy_(value)
 
     def network(self) -> Any:
         """A copy of the network with the averaged state, in eval mode."""

@@ -30,6 +30,7 @@ from cetpick.inference import find_candidates
 from cetpick.modes.default import STEPS as FULL_STEPS
 from cetpick.modes.default import DefaultRecipe
 from cetpick.optimisation import Progress, optimise
+from cetpick.resume import Checkpoint
 
 STEPS = 1 / 3
 """Length of each scout's training, as a fraction of the final one."""
@@ -70,6 +71,7 @@ def scout(
     examples: Sequence[Example],
     device: torch.device,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Scouting:
     """Train the two scouts and compare their candidates.
 
@@ -79,6 +81,7 @@ def scout(
         examples: training tomograms with all their labels.
         device: where.
         progress: told of every step.
+        checkpoint: where to go on from and to save the state.
     """
     halves = _halves([len(e.labels) for e in examples], settings.seed)
     short = replace(
@@ -88,7 +91,7 @@ def scout(
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
-        network, _ = optimise(recipe, progress, what=f"scout {half + 1} of 2")
+        network, _ = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
         of_labels: list[Ranks] = []
         places: list[Points] = []
         scores: list[Ranks] = []

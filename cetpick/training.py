@@ -24,6 +24,7 @@ from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
+from cetpick.resume import Checkpoint
 from cetpick.scouting import candidates, scout
 
 FEWEST_LABELS = 3
@@ -141,6 +142,7 @@ def train(
     *,
     device: torch.device,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedModel:
     """Train a network on tomograms with a few labels each.
 
@@ -149,6 +151,7 @@ def train(
         settings: how.
         device: where.
         progress: told of every step.
+        checkpoint: where to go on from and to save the state.
 
     Returns:
         The averaged network, its settings with the threshold chosen on the training tomograms, and the log.
@@ -171,7 +174,7 @@ def train(
             generator=torch.Generator().manual_seed(settings.seed),
             device=device,
         )
-        network, log = optimise(recipe, progress)
+        network, log = optimise(recipe, progress, checkpoint=checkpoint)
         model = replace(model, threshold=PAPER_THRESHOLD)
         return TrainedModel(network=network, settings=model, log=log, recipe=asdict(paper))
 
@@ -184,7 +187,7 @@ def train(
             stacklevel=2,
         )
     if settings.hidden == "peaks" or hint is None:
-        scouting = scout(settings, model, examples, device, progress)
+        scouting = scout(settings, model, examples, device, progress, checkpoint)
         count = scouting.count
         if settings.hidden == "peaks":
             places = scouting.doubtful(count.expected - labels)
@@ -192,7 +195,9 @@ def train(
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
     network, log = optimise(
-        DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device), progress
+        DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device),
+        progress,
+        checkpoint=checkpoint,
     )
     found_in = [candidates(network, model, example) for example in examples]
     scores = np.concatenate([score for _, score in found_in])

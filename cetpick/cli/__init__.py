@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -13,6 +14,7 @@ from cetpick import __version__
 from cetpick.cli.check import check
 from cetpick.cli.convert import convert
 from cetpick.cli.demo import demo
+from cetpick.cli.doctor import doctor
 from cetpick.cli.evaluate import evaluate
 from cetpick.cli.info import info
 from cetpick.cli.pick import pick
@@ -22,6 +24,8 @@ from cetpick.errors import CetpickError, CetpickWarning
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""Exit code after SIGTERM, as shells and schedulers have it (128 + 15), also when it comes before Python is up."""
 
 app = typer.Typer(
     name="cetpick",
@@ -31,10 +35,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Pick particles in cryo-electron tomograms, learning from 20 to 50 labels.",
-    epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done.",
+    epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done, "
+    "130 and 143 stopped by Ctrl-C and SIGTERM.",
 )
-for command in (pick, train, check, evaluate, convert, info, simulate, demo):
-    app.command(no_args_is_help=command is not demo)(command)
+for command in (pick, train, check, evaluate, convert, info, simulate, demo, doctor):
+    app.command(no_args_is_help=command not in (demo, doctor))(command)
 
 
 def _version(wanted: bool) -> None:
@@ -57,11 +62,17 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
         print(f"warning: {message}", file=sys.stderr)
 
 
+def _terminate(*_: object) -> None:
+    """Leave as after an exception, so that nothing is left half-written."""
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line; errors end with their message and exit code, never with a traceback."""
     # OpenMP threads that spin while they wait make torch several times slower on cores that others use too;
     # read when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", CetpickWarning)
     try:
@@ -71,6 +82,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as ended:
         # typer turns Ctrl-C into a silent exit with this code
+        if isinstance(ended, SystemExit) and ended.code == TERMINATED:
+            print("terminated", file=sys.stderr)
         if isinstance(ended, SystemExit) and ended.code != STOPPED:
             raise
         print("stopped", file=sys.stderr)

@@ -92,6 +92,7 @@ TomogramFiles = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped, if there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 

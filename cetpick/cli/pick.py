@@ -42,6 +42,7 @@ def pick(
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
+    resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -62,9 +63,9 @@ def pick(
     from cetpick.workflows.pick import Training, run_pick
 
     training = None
-    if model and (labels or train or diameter or steps or count_hint or mode != opt.ModeName.default):
+    if model and (labels or train or diameter or steps or count_hint or resume or mode != opt.ModeName.default):
         raise InputError(
-            "--model goes without --train, --labels, --diameter, --mode, --steps and --count-hint",
+            "--model goes without --train, --labels, --diameter, --mode, --steps, --count-hint and --resume",
             cure="leave --model out to train, or the others to pick with the model",
         )
     if labels or train:
@@ -77,7 +78,8 @@ def pick(
             tomograms, output=output, model=model, training=training,
             settings=PickSettings(threshold=threshold, top=top), star=star.value if star else None,
             options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
-            device=device, threads=threads, overwrite=overwrite, progress=reporter.step, picked=reporter.tomogram,
+            device=device, threads=threads, resume=resume, overwrite=overwrite, progress=reporter.step,
+            picked=reporter.tomogram,
         )  # fmt: skip
     if as_json:
         opt.print_json(vars(summary) | {"settings": summary.settings.to_dict()})

@@ -25,6 +25,7 @@ def train(
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
+    resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -46,7 +47,7 @@ def train(
     with reporting(quiet=quiet) as reporter:
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
-            overwrite=overwrite, progress=reporter.step,
+            resume=resume, overwrite=overwrite, progress=reporter.step,
         )  # fmt: skip
     if as_json:
         opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})

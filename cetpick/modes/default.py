@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,6 +121,16 @@ class DefaultRecipe:
             return leave_out_focal_loss(logits, target, weight), {}
         left_out = self._left_out(target, weight) if step >= FIRST_LEAVE_OUT * self.steps else 0
         return leave_out_focal_loss(logits, target, weight, left_out), {"left_out": float(left_out)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next losses depend on besides the network."""
+        return {"generator": self._generator.get_state(), "risk": None if self._risk is None else list(self._risk)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        self._generator.set_state(state["generator"])
+        risk = state["risk"]
+        self._risk = None if risk is None else NegativeRisk(*(value.to(self.device) for value in risk))
 
     def _left_out(self, target: Tensor, weight: Tensor) -> int:
         """Cells of the batch that hidden particles are expected to fill."""

@@ -279,6 +279,14 @@ class PaperRecipe:
         loss, zero = leave_out_focal_loss(logits, target), logits.new_zeros(())
         return PULoss(loss, zero, loss, zero)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next losses depend on besides the network."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        self._generator.set_state(state["generator"])
+
     def draw(self) -> Batch:
         """Draw a pair of crops from one volume: the first on a label, the second on a label or anywhere, half and half.
 

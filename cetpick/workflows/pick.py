@@ -12,6 +12,7 @@ from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.inference import TileableNetwork, find_candidates
+from cetpick.interrupts import held_signals
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.relion import Flavour, write_optimisation_set, write_particles
 from cetpick.io.table import write_table
@@ -85,6 +86,7 @@ def run_pick(
     device: str = "auto",
     threads: int | None = None,
     symmetries: bool = True,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     picked: Callable[[TomogramInfo, int, int], None] | None = None,
@@ -102,7 +104,8 @@ def run_pick(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
         symmetries: average over the eight in-plane symmetries.
-        overwrite: replace earlier results.
+        resume: go on from the checkpoint of a training that was stopped, if there is one.
+        overwrite: replace earlier results, and without `resume` a checkpoint.
         progress: told of every training step.
         picked: told of every picked tomogram, its picks and candidates.
 
@@ -145,6 +148,8 @@ def run_pick(
                 options=options,
                 device=device,
                 threads=threads,
+                resume=resume,
+                overwrite=overwrite,
                 progress=progress,
             )
             network, model_settings = trained.network, trained.settings
@@ -175,7 +180,8 @@ def run_pick(
                     picks, exclusions = pick_tomogram(
                         info, network, model_settings, threshold=threshold, top=settings.top, symmetries=symmetries
                     )
-                    summary.files += write_tomogram(output, picks, model_settings.diameter)
+                    with held_signals():
+                        summary.files += write_tomogram(output, picks, model_settings.diameter)
             except CetpickError as error:
                 failures.append(error)
                 continue

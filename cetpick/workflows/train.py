@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cetpick import __version__
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
+from cetpick.errors import CetpickWarning, InputError, TrainingError
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.records import Coordinates, TomogramInfo
+from cetpick.resume import Checkpoint
 from cetpick.training import TrainedModel, train
 from cetpick.workflows.inputs import InputOptions, open_labelled, warn_of_labels
 from cetpick.workflows.record import RunRecord, prepare_output
@@ -45,6 +53,7 @@ def run_train(
     options: InputOptions | None = None,
     device: str = "auto",
     threads: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainSummary:
@@ -58,7 +67,8 @@ def run_train(
         options: how to read the inputs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
-        overwrite: replace an earlier model.
+        resume: go on from the checkpoint of a training that was stopped, if there is one.
+        overwrite: replace an earlier model, and without `resume` a checkpoint.
         progress: told of every step.
 
     Raises:
@@ -72,8 +82,9 @@ def run_train(
     with record.keeping_warnings():
         labelled = open_labelled(tomograms, labels, options)
         trained = train_and_save(
-            labelled, settings, output, record, options=options, device=device, threads=threads, progress=progress
-        )
+            labelled, settings, output, record, options=options, device=device, threads=threads, resume=resume,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
         record.write(record_path)
     count = sum(len(coordinates) for _, coordinates in labelled)
     return TrainSummary(model=output, record=record_path, settings=trained.settings, labels=count)
@@ -88,9 +99,18 @@ def train_and_save(
     options: InputOptions,
     device: str,
     threads: int | None,
+    resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None,
 ) -> TrainedModel:
     """Train, write the model file, and note all of it in `record`.
+
+    The state of the training is kept beside the model in `<stem>.checkpoint` until it is done.
+
+    Raises:
+        InputError: the checkpoint of a stopped training is there and it was not said what to do with it, or it is of
+            another training.
+        TrainingError: the training failed.
 
     Warns:
         CetpickWarning: labels that look swapped, scaled or shifted; they are used as they are.
@@ -100,12 +120,39 @@ def train_and_save(
     inputs += [info.relion.star for info, _ in labelled if info.relion is not None]
     inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
     record.add_inputs(dict.fromkeys(inputs))
+    checkpoint = Checkpoint(
+        output.with_name(f"{output.stem}.checkpoint"),
+        identity=_identity(labelled, settings, record),
+        environment=f"{resolved.type} with {torch.get_num_threads()} threads and torch {torch.__version__}",
+    )
+    if resume:
+        checkpoint.load()
+    elif checkpoint.path.exists() and not overwrite:
+        raise InputError(
+            "a training was stopped here",
+            file=checkpoint.path,
+            cure="add --resume to go on with it, or --overwrite to start again",
+        )
+    else:
+        checkpoint.remove()
     examples = [(read_tomogram(info), coordinates) for info, coordinates in labelled]
     with record.timed("checking labels"):
         for tomogram, coordinates in examples:
             warn_of_labels(tomogram, coordinates, settings.diameter, binned=options.binned)
     with record.timed("training"):
-        trained = train(examples, settings, device=resolved, progress=progress)
+        try:
+            trained = train(examples, settings, device=resolved, progress=progress, checkpoint=checkpoint)
+        except TrainingError:
+            checkpoint.remove()  # it leads to the same failure again
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            if checkpoint.path.exists():
+                warnings.warn(
+                    f"{checkpoint.path}: the state of the training; the same command with --resume goes on with it",
+                    CetpickWarning,
+                    stacklevel=2,
+                )
+            raise
     labels = {info.name: len(coordinates) for info, coordinates in labelled}
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), "labels": labels}
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
@@ -117,6 +164,7 @@ def train_and_save(
         "training": {
             "steps": len(trained.log),
             "labels": labels,
+            "resumed": checkpoint.resumed,
             "recipe": trained.recipe,
             "final": last,
             "clamped_share": _share(trained.log, "clamped"),
@@ -125,7 +173,17 @@ def train_and_save(
     }
     record.values["outputs"].append(str(output))
     save_model(output, trained.network, trained.settings)
+    checkpoint.remove()
     return trained
+
+
+def _identity(labelled: Sequence[tuple[TomogramInfo, Coordinates]], settings: TrainSettings, record: RunRecord) -> str:
+    """Tells a training from others; the hashes of its tomograms are those in `record`."""
+    values: list[Any] = [__version__, dataclasses.asdict(settings)]
+    for info, labels in labelled:
+        points = hashlib.sha256(labels.xyz.tobytes()).hexdigest()
+        values.append([record.values["inputs"][str(info.path)], info.grid.voxel_size, points])
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _share(log: Sequence[dict[str, float]], key: str) -> float | None:

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM wait until what must stay whole is done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def held_signals() -> Iterator[list[int]]:
+    """Hold back Ctrl-C and SIGTERM during the body, yield the list of those that came, and deliver them after it.
+
+    A second one interrupts the body at once. Signals that are ignored stay so; outside of the main thread, where Python
+    handles none, nothing is held.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = {number: signal.getsignal(number) for number in HELD}
+    # None: a handler that is not Python's, which could not be put back
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        came.append(number)
+        if len(came) > 1:
+            restore()
+            signal.raise_signal(number)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        restore()
+    if came:
+        signal.raise_signal(came[0])

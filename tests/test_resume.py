@@ -1,0 +1,164 @@
+"""A training that was stopped goes on as if it had not been."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cetpick.config import TrainSettings
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.interrupts import held_signals
+from cetpick.io.coordinates import read_coordinates
+from cetpick.io.tomograms import read_tomogram
+from cetpick.resume import Checkpoint
+from cetpick.training import TrainedModel, train
+from tests.conftest import TinySet
+
+CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {"steps": 9, "crops": 4, "crop": (6, 32, 32), "count_hint": 12}
+
+
+class StoppedError(Exception):
+    pass
+
+
+def run(tiny: TinySet, settings: TrainSettings, **how: Any) -> TrainedModel:
+    tomogram = read_tomogram(tiny.path("one"))
+    labels = read_coordinates(tiny.labels, tomograms=[tomogram.info])[0]
+    return train([(tomogram, labels)], settings, device=CPU, **how)
+
+
+def checkpoint(path: Path, **changes: Any) -> Checkpoint:
+    return Checkpoint(path, **({"identity": "a", "environment": "here", "every": 0.0} | changes))
+
+
+@pytest.mark.filterwarnings("ignore:only 8 labels", "ignore:.* labels were not found again")
+@pytest.mark.parametrize(
+    ("changes", "part", "step"),
+    [
+        ({}, "scout 1 of 2", 2),
+        ({}, "scout 1 of 2", 3),
+        ({}, "scout 2 of 2", 1),
+        ({}, "training", 1),
+        ({}, "training", 8),
+        ({"hidden": "nnpu"}, "training", 4),
+        ({"mode": "paper", "steps": 3}, "training", 2),
+    ],
+)
+def test_a_resumed_training_ends_with_the_very_same_model(
+    tiny: TinySet, tmp_path: Path, changes: dict[str, Any], part: str, step: int
+) -> None:
+    settings = TrainSettings(diameter=tiny.diameter, **(SMALL | changes))
+    told: list[tuple[str, int]] = []
+
+    def stop(what: str, number: int, *_: object) -> None:
+        told.append((what, number))
+        if (what, number) == (part, step):
+            raise StoppedError
+
+    path = tmp_path / "c"
+    with pytest.raises(StoppedError):
+        run(tiny, settings, progress=stop, checkpoint=checkpoint(path))
+    before = len(told)
+    second = checkpoint(path)
+    second.load()
+    assert second.resumed[part] == step
+    resumed = run(tiny, settings, progress=lambda what, number, *_: told.append((what, number)), checkpoint=second)
+    steps: list[tuple[str, int]] = []
+    undisturbed = run(tiny, settings, progress=lambda what, number, *_: steps.append((what, number)))
+    assert told == steps  # nothing was done twice
+    assert 0 < before < len(told)
+    for a, b in zip(resumed.network.state_dict().values(), undisturbed.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert resumed.settings == undisturbed.settings
+    assert resumed.log == undisturbed.log
+
+
+def test_a_checkpoint_goes_on_with_its_own_training_only(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    first = checkpoint(path)
+    first.load()  # nothing there: from the start
+    assert first.state("training") is None
+    first.save("training", {"log": [{"loss": 1.0}]})
+    other = checkpoint(path, identity="b")
+    with pytest.raises(InputError, match="of another training"):
+        other.load()
+    elsewhere = checkpoint(path, environment="there")
+    with pytest.warns(CetpickWarning, match="made on here, and now it goes on on there"):
+        elsewhere.load()
+    assert elsewhere.resumed == {"training": 1}
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="no usable checkpoint"):
+        checkpoint(path).load()
+    elsewhere.remove()
+    assert not path.exists()
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    torch.save({"format": 1, "identity": "a", "environment": Path("x"), "parts": {}}, tmp_path / "c")
+    with pytest.raises(InputError, match="no usable checkpoint"):
+        checkpoint(tmp_path / "c").load()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_and_a_second_one_does_not(number: signal.Signals) -> None:
+    def end(*_: object) -> None:
+        raise StoppedError
+
+    before = signal.signal(number, end)
+    done: list[int] = []
+
+    def body(signals: int) -> None:
+        with held_signals() as came:
+            for _ in range(signals):
+                signal.raise_signal(number)
+            assert came == [number] * signals
+            done.append(signals)
+
+    try:
+        for signals in (1, 2):
+            with pytest.raises(StoppedError):
+                body(signals)
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+    assert done == [1]
+
+
+def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from cetpick.cli import main; main()", "train", str(tiny.path("one"))]
+    command += ["--labels", str(tiny.labels), "-d", "160", "--count-hint", "12", "--steps", "24", "--threads", "1"]
+    model, saved = tmp_path / "m.safetensors", tmp_path / "m.checkpoint"
+    with subprocess.Popen([*command, "-o", str(model)], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if line.startswith("scout 2 of 2: step 8"):
+                break
+        running.send_signal(signal.SIGTERM)
+        said = running.stderr.read()
+    assert running.returncode == 143
+    assert "with --resume goes on" in said
+    assert said.endswith("terminated\n")
+    assert [path.name for path in tmp_path.iterdir()] == [saved.name]
+
+    def again(*more: str, output: Path = model) -> subprocess.CompletedProcess[str]:
+        line = [*command, "-q", "-o", str(output), *more]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    refused = again()
+    assert refused.returncode == 2
+    assert "--resume to go on with it" in refused.stderr
+    other = again("--resume", "--seed", "4")
+    assert other.returncode == 2
+    assert "of another training" in other.stderr
+    assert again("--resume").returncode == 0
+    record = json.loads((tmp_path / "m.run.json").read_text())
+    assert record["training"]["resumed"]["scout 2 of 2"] == 8
+    assert not saved.exists()
+    assert again(output=tmp_path / "undisturbed.safetensors").returncode == 0
+    assert model.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
