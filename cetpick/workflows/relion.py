@@ -127,6 +127,7 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
     """
     version = version_of(job.folder) or "5"
     inputs = _open(job, say)
+    job = replace(job, options=inputs.options)
     trained_on, labels = _labels(job, inputs)
     _check(job, labels)
     asked = _asked(job, inputs, trained_on, labels)
