@@ -11,7 +11,7 @@ from cetpick.errors import CetpickWarning
 from cetpick.io.tomograms import tomogram_name
 from cetpick.records import TomogramInfo
 
-NAME_ENDINGS = ("_labels", "_picks", "_info", "_particles", "_coords", "_pick")
+NAME_ENDINGS = ("_labels", "_picks", "_info", "_particles", "_coords", "_pick", "_manualpick", "_autopick")
 """What label files carry after the name of their tomogram."""
 
 

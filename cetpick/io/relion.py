@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import (
     Points,
+    as_points,
     compose_angles,
     relion_centred_to_voxel,
     relion_unbinned_to_voxel,
@@ -27,7 +28,7 @@ from cetpick.geometry import (
     voxel_to_relion_unbinned,
 )
 from cetpick.io.handler import Item, known_scores, needed_info
-from cetpick.io.naming import find_tomogram, plain_name, warn_of_others
+from cetpick.io.naming import find_tomogram, named_after, plain_name, warn_of_others
 from cetpick.io.numbered import class_names, class_numbers, whole_numbers
 from cetpick.io.star import Block, read_star, read_text, star_numbers, write_star
 from cetpick.io.tomograms_star import read_tomograms_star
@@ -100,7 +101,7 @@ def read_particles(
         table = table.assign(**{_CLASS: class_names(map(str, numbers.tolist()))})
     names = next((label for label in _NAMES if label in table), None)
     groups = (
-        [(_annotated(path), table)]
+        [(_annotated(path) or _named_like(path, tomograms), table)]
         if names is None
         else [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
     )
@@ -154,6 +155,31 @@ def write_optimisation_set(
     write_star(path, {"optimisation_set": files}, version=_VERSIONS["relion5"])
 
 
+def write_annotations(folder: Path, info: TomogramInfo, table: pd.DataFrame) -> Path:
+    """Write the particles of a tomogram where RELION 5's picker looks for what was clicked in it; returns the file.
+
+    Args:
+        folder: of the job.
+        info: the tomogram, of a tomograms.star.
+        table: columns x, y, z in voxels and score.
+    """
+    path = annotations_file(folder, info)
+    frame = _frame(
+        "rlnTomoName",
+        _needed(path, Item(info=info, table=table), "relion5").name,
+        _COORDINATE,
+        as_points(table[["x", "y", "z"]].to_numpy()),
+    )
+    frame[_SCORES[0]] = table["score"].to_numpy()
+    write_star(path, {"": frame}, version=_VERSIONS["relion5"])
+    return path
+
+
+def annotations_file(folder: Path, info: TomogramInfo) -> Path:
+    """Where RELION 5's picker looks for the particles of a tomogram in the folder of a job."""
+    return folder / _ANNOTATIONS / f"{info.relion.name if info.relion else info.name}{_ANNOTATION_ENDING}.star"
+
+
 def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for table in blocks.values():
         if {_CENTRED[0], _COORDINATE[0]} & set(table.columns):
@@ -196,6 +222,12 @@ def _annotated(path: Path) -> str | None:
     """The tomogram of an annotation that does not name it."""
     folder = path.absolute().parent.name
     return path.stem.removesuffix(_ANNOTATION_ENDING) if folder == _ANNOTATIONS else None
+
+
+def _named_like(path: Path, tomograms: Sequence[TomogramInfo]) -> str | None:
+    """The tomogram that a file which names none is named after, such as t1_pick.star."""
+    info = named_after(path, tomograms) if len(tomograms) > 1 else None
+    return info.name if info else None
 
 
 def _project_file(path: Path, name: str) -> Path:

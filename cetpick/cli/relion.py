@@ -1,0 +1,166 @@
+"""cetpick-relion: an External job of RELION 3.1, 4 and 5."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+DESCRIPTION = """\
+Train, pick, or both, as an External job of RELION, which gives these arguments; see docs/relion.md.
+With `model`: pick with it. With labels (`labels`, or input coordinates or particles) and `diameter`: train, then pick;
+`train` without a value: train only."""
+ELSE = "Everything else is handed to `cetpick pick` (or `train`): a parameter such as `seed`, or other arguments."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "cetpick-relion", description=DESCRIPTION, epilog=ELSE, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--o", required=True, type=Path, metavar="FOLDER", help="folder of the job")
+    # RELION leaves out the value of an empty field, and pastes values without quotes: any number of words may follow
+    for name, text in {
+        "in_mics": "tomograms.star (RELION 5), micrographs STAR (3.1), or tomogram files",
+        "in_coords": "coordinates to train on: coords_suffix_*.star and the like of a picking job",
+        "in_parts": "particles to train on: particles.star or optimisation_set.star",
+        "tomograms": "tomogram files; the reconstructions for a tomograms.star of RELION 4",
+        "model": "model file to pick with",
+        "train": "tomograms to train on; without a value (or `only`): train and do not pick",
+        "labels": "label files in any format that cetpick reads, or a folder of them",
+        "diameter": "of the particle, angstrom; needed to train",
+        "count_hint": "expected particles in a tomogram",
+        "threshold": "score from which a candidate is a pick",
+        "top": "at most so many picks in a tomogram",
+        "gpu": "number of the GPU, or `cpu`; by default a GPU where there is one",
+        "voxel_size": "angstrom, where header or STAR are wrong",
+        "which": "reconstructed or denoised, of a tomograms.star",
+        "exe": "command in the place of `cetpick`, such as the container's wrapper",
+        "j": "threads",
+    }.items():
+        parser.add_argument(f"--{name}", nargs="*", metavar="VALUE", help=text)
+    for name in ("pipeline_control", "pipeline-control", "in_movies", "in_3dref", "in_mask"):
+        parser.add_argument(f"--{name}", nargs="*", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the job; the last that it leaves in its folder is the marker of how it ended."""
+    given, extra = _parser().parse_known_args(arguments)
+    from cetpick.errors import CetpickError
+    from cetpick.io.relion_job import exit_marker
+
+    def stop(number: int, _: object) -> None:
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_IGN)  # the end is on its way; it must not be cut short
+        print(f"stopped by {signal.Signals(number).name}", file=sys.stderr)
+        sys.exit(128 + number)
+
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        given.o.mkdir(parents=True, exist_ok=True)
+        with exit_marker(given.o):
+            from cetpick.workflows.relion import run_relion_job
+
+            run_relion_job(_job(vars(given), extra))
+    except CetpickError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(CetpickError.exit_code)
+
+
+def _job(given: dict[str, Any], extra: Sequence[str]) -> Any:
+    """What RELION asked for, as the workflow takes it."""
+    from cetpick.workflows.inputs import InputOptions
+    from cetpick.workflows.relion import RelionJob
+
+    def paths(name: str) -> list[Path]:
+        return [Path(value) for value in given[name] or []]
+
+    train = given["train"]
+    train_only = train is not None and train in ([], ["only"])
+    exe = given["exe"] or [os.environ.get("CETPICK_EXE", "")]
+    which: Any = _one(given, "which") or "reconstructed"
+    model = _one(given, "model")
+    return RelionJob(
+        folder=given["o"],
+        inputs=paths("in_mics"),
+        tomograms=paths("tomograms"),
+        model=Path(model) if model else None,
+        train=[] if train_only else paths("train"),
+        train_only=train_only,
+        labels=[*paths("labels"), *paths("in_coords"), *paths("in_parts")],
+        diameter=_one(given, "diameter"),
+        count_hint=_one(given, "count_hint"),
+        threshold=_number(given, "threshold", float),
+        top=_number(given, "top", int),
+        device=_device(_one(given, "gpu")),
+        threads=_one(given, "j"),
+        options=InputOptions(voxel_size=_number(given, "voxel_size", float), which=which),
+        exe=shlex.split(" ".join(exe)) or [sys.executable, "-m", "cetpick"],
+        extra=_handed_on(extra),
+    )
+
+
+def _one(given: dict[str, Any], name: str) -> str | None:
+    """The only value of an argument, None when it has none.
+
+    Raises:
+        InputError: it has several.
+    """
+    from cetpick.errors import InputError
+
+    values = given[name] or []
+    if len(values) > 1:
+        raise InputError(f"parameter `{name}` takes one value", found=" ".join(values), cure="paths without blanks")
+    return values[0] if values else None
+
+
+def _number(given: dict[str, Any], name: str, kind: type[float] | type[int]) -> Any:
+    from cetpick.errors import InputError
+
+    value = _one(given, name)
+    try:
+        return None if value is None else kind(value)
+    except ValueError:
+        raise InputError(f"parameter `{name}` is not a number", found=value) from None
+
+
+def _device(gpu: str | None) -> str:
+    """What --device is called by a number of a GPU; RELION lists several as 0:1 or 0,1, and one is used."""
+    if gpu is None:
+        return "auto"
+    if gpu.lower() in ("cpu", "no", "none", "-1"):
+        return "cpu"
+    first = gpu.replace(",", ":").split(":")[0]
+    if not first.isdigit():
+        return gpu
+    if first != gpu:
+        print(f"cetpick uses one GPU: {first} of {gpu}")
+    return f"cuda:{first}"
+
+
+def _handed_on(extra: Sequence[str]) -> list[str]:
+    """Arguments for the command line, as it spells them; inputs of RELION that it has no use for are left out."""
+    kept: list[str] = []
+    skipping = False
+    for word in extra:
+        if word.startswith("--"):
+            skipping = word.startswith("--in_")
+            name, *value = word.split("=", 1)
+            word = "=".join([name.replace("_", "-"), *value])
+        if not skipping:
+            kept.append(word)
+    return kept

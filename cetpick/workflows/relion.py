@@ -1,0 +1,392 @@
+"""An External job of RELION: cetpick's commands run as subprocesses, their results put where RELION looks for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cetpick.errors import CetpickError, CetpickWarning, InputError
+from cetpick.io.atomic import replacing
+from cetpick.io.imod import coordinates_to_mod
+from cetpick.io.model import read_settings
+from cetpick.io.relion import (
+    Flavour,
+    annotations_file,
+    write_annotations,
+    write_optimisation_set,
+    write_particles,
+)
+from cetpick.io.relion_job import (
+    SUFFIX_FILE,
+    AbortError,
+    Kind,
+    Version,
+    abort_wanted,
+    add_reconstructions,
+    clicked_in,
+    coordinate_file,
+    lacks_reconstructions,
+    read_micrographs,
+    select_tomograms,
+    version_of,
+    write_output_nodes,
+)
+from cetpick.io.table import read_table, write_table
+from cetpick.records import Picks, TomogramInfo
+from cetpick.workflows.inputs import InputOptions, open_tomograms
+
+POLL, GRACE = 0.5, 20.0
+"""Seconds between looks for a wish to abort, and those that a command is given to end by itself."""
+STATE = "cetpick_job.json"
+"""What the job was asked for when its results were made, for `Continue`."""
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelionJob:
+    """What RELION's window asks for. Paths are as seen from the project folder, which is the current one.
+
+    Attributes:
+        folder: of the job, `External/jobNNN`.
+        inputs: a tomograms.star, a micrographs STAR, or tomogram files.
+        tomograms: reconstructions, where `inputs` is a tomograms.star of RELION 4; or tomogram files.
+        model: model file; None to train one.
+        train: tomograms to train on; empty for those of `inputs` that have labels.
+        train_only: do not pick.
+        labels: label files, or what a picking job of RELION gives.
+        diameter: of the particle in angstrom, as text.
+        count_hint: expected particles in a tomogram, as text.
+        threshold: score from which a candidate is a pick; None for the model's own.
+        top: at most this many picks a tomogram.
+        device: as `cetpick pick --device` has it.
+        threads: CPU threads, as text.
+        options: how to read the inputs.
+        exe: the command line in the place of `cetpick`.
+        extra: more arguments for it.
+    """
+
+    folder: Path
+    inputs: Sequence[Path] = ()
+    tomograms: Sequence[Path] = ()
+    model: Path | None = None
+    train: Sequence[Path] = ()
+    train_only: bool = False
+    labels: Sequence[Path] = ()
+    diameter: str | None = None
+    count_hint: str | None = None
+    threshold: float | None = None
+    top: int | None = None
+    device: str = "auto"
+    threads: str | None = None
+    options: InputOptions = field(default_factory=InputOptions)
+    exe: Sequence[str] = ("cetpick",)
+    extra: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """The tomograms of a job.
+
+    Attributes:
+        paths: what `cetpick` is given.
+        options: how to read them.
+        infos: the usable ones.
+        unusable: one error for each that is not.
+        micrographs: rlnMicrographName of each of `infos`, where a micrographs STAR was given.
+        star: the tomograms.star that RELION shall be told of.
+    """
+
+    paths: Sequence[Path]
+    options: InputOptions
+    infos: Sequence[TomogramInfo]
+    unusable: Sequence[CetpickError]
+    micrographs: Sequence[str] = ()
+    star: Path | None = None
+
+
+def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> None:
+    """Do what the job asks for; of an earlier run with the same settings, what is done stays as it is.
+
+    Args:
+        job: what RELION's window asks for.
+        say: told what happens.
+
+    Raises:
+        AbortError: the user aborted the job.
+        InputError: unusable settings or input.
+        CetpickError: a command failed, or some tomograms could not be picked; the results of the others are there.
+    """
+    version = version_of(job.folder) or "5"
+    inputs = _open(job, say)
+    job = replace(job, options=inputs.options)
+    trained_on, labels = _labels(job, inputs)
+    _check(job, labels)
+    asked = _asked(job, inputs, trained_on, labels)
+    same = _earlier(job.folder) == asked
+    model, trained = job.model, job.folder / MODEL
+    if job.model is None and same and trained.is_file():
+        model = trained
+    done = {info.name for info in inputs.infos if same and _candidates(job.folder, info).is_file()}
+    if not same:
+        # they would be taken for results of this run when it is stopped
+        for stale in (*(_candidates(job.folder, info) for info in inputs.infos), *([] if job.model else [trained])):
+            stale.unlink(missing_ok=True)
+        with replacing(job.folder / STATE) as temporary:
+            temporary.write_text(json.dumps(asked, indent=2) + "\n")
+
+    if job.train_only:
+        arguments = ["train", *_texts(trained_on or inputs.paths), *_training(job, [], labels), "-o", str(trained)]
+        if model is None and _run(job, arguments, say):
+            raise CetpickError("the training failed", cure="see the messages in run.err")
+        say(f"model: {trained}")
+        return
+    missing = [info for info in inputs.infos if info.name not in done]
+    if done:
+        say(f"done already: {len(done)} of {len(inputs.infos)} tomograms")
+    code = 0
+    if missing or (model is None):
+        source = ["--model", str(model)] if model else _training(job, trained_on, labels)
+        arguments = ["pick", *_texts(_paths(job, inputs, missing)), *source, "-o", str(job.folder)]
+        code = _run(job, [*arguments, *_cut(job)], say)
+    _publish(job, inputs, version, model or trained, say)
+    lacking = [info.name for info in inputs.infos if not _candidates(job.folder, info).is_file()]
+    for failure in inputs.unusable:
+        say(f"not usable: {failure}")
+    if lacking or inputs.unusable or code:
+        raise CetpickError(
+            f"{len(lacking) + len(inputs.unusable)} tomograms were not picked; the results of the others are complete",
+            found=", ".join(lacking) or None,
+            cure="see above, and continue the job for the rest; or mark it as finished",
+        )
+
+
+def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
+    """The tomograms that the job is about."""
+    paths, options, star = [*job.inputs], job.options, None
+    micrographs: list[str] = []
+    if len(paths) == 1 and paths[0].suffix == ".star":
+        (star,) = paths
+        if listed := read_micrographs(star):
+            micrographs, star = listed.names, None
+            paths = [Path(name) for name in micrographs]
+            if options.voxel_size is None and listed.pixel_size:
+                say(f"voxel size {listed.pixel_size:g} A, as {job.inputs[0]} has it")
+                options = replace(options, voxel_size=listed.pixel_size)
+            if len({path.name for path in paths}) < len(paths):
+                options = replace(options, names="parent")
+            for name in micrographs:
+                coordinate_file(job.folder, name)
+        elif lacks_reconstructions(star):
+            if not job.tomograms:
+                raise InputError(
+                    "names no reconstructed tomograms, as usual in RELION 4",
+                    file=star,
+                    cure="give their files with a parameter `tomograms`, such as Volumes/*.mrc",
+                )
+            volumes, failures = _quietly(job.tomograms, options)
+            paths = [job.folder / "tomograms.star"]
+            left_out = add_reconstructions(star, volumes, paths[0])
+            say(f"tilt series without a tomogram, left out: {', '.join(left_out) or 'none'}")
+            for failure in failures:
+                say(f"not usable: {failure}")
+    elif not paths:
+        paths = [*job.tomograms] or [*job.train]
+    infos, unusable = _quietly(paths, options)
+    if micrographs:
+        order = dict(zip(paths, micrographs, strict=True))
+        micrographs = [order[info.path] for info in infos]
+    return _Inputs(paths=paths, options=options, infos=infos, unusable=unusable, micrographs=micrographs, star=star)
+
+
+def _quietly(paths: Sequence[Path], options: InputOptions) -> tuple[list[TomogramInfo], list[CetpickError]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CetpickWarning)  # the command that is run gives them
+        return open_tomograms(paths, options)
+
+
+def _labels(job: RelionJob, inputs: _Inputs) -> tuple[list[Path], list[Path]]:
+    """Tomograms to train on, empty for those with labels among the inputs, and label files."""
+    trained_on, files = [*job.train], []
+    for label in job.labels:
+        if label.suffix != ".star" or label.is_dir() or not (clicked := clicked_in(label, inputs.micrographs)):
+            if label.name.startswith("coords_suffix"):
+                raise InputError("has no coordinates of any of the micrographs", file=label)
+            files.append(label)
+            continue
+        if not job.train:
+            trained_on += [Path(name) for name, _ in clicked]
+        files += [file for _, file in clicked]
+    return trained_on, files
+
+
+def _check(job: RelionJob, labels: Sequence[Path]) -> None:
+    """Raise an InputError unless the job has either a model or what training needs."""
+    if job.model is not None and (labels or job.train or job.train_only):
+        raise InputError(
+            "a model and labels were given, and only one of them can be used",
+            cure="clear the parameter `model` to train; or `labels`, `train` and the input coordinates to pick with it",
+        )
+    if job.model is None and not labels:
+        raise InputError(
+            "neither a model nor labels were given",
+            cure="add a parameter `model`, or `labels` and `diameter` (or choose input coordinates) to train one",
+        )
+    if job.model is None and job.diameter is None:
+        raise InputError("training needs the particle's diameter", cure="add a parameter `diameter`, in angstrom")
+
+
+def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: Sequence[Path]) -> dict[str, Any]:
+    """What decides the candidates: results of an earlier run that was asked for the same can stay."""
+    stamps = {
+        str(path): path.stat().st_mtime_ns for path in (*labels, *([job.model] if job.model else [])) if path.exists()
+    }
+    return {
+        "files": stamps,
+        "train": _texts(trained_on),
+        "diameter": job.diameter,
+        "count_hint": job.count_hint,
+        "options": dict(vars(inputs.options)),
+        "extra": list(job.extra),
+    }
+
+
+def _earlier(folder: Path) -> object:
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _candidates(folder: Path, info: TomogramInfo) -> Path:
+    return folder / "candidates" / f"{info.name}.csv"
+
+
+def _paths(job: RelionJob, inputs: _Inputs, infos: Sequence[TomogramInfo]) -> list[Path]:
+    """What names these tomograms to `cetpick pick`."""
+    if len(infos) == len(inputs.infos):
+        return list(inputs.paths)
+    rows = [info.relion for info in infos if info.relion is not None]
+    if len(rows) == len(infos):
+        star = job.folder / "missing_tomograms.star"
+        select_tomograms(rows[0].star, {row.name for row in rows}, star)
+        return [star]
+    return [info.path for info in infos]
+
+
+def _training(job: RelionJob, trained_on: Sequence[Path], labels: Sequence[Path]) -> list[str]:
+    return [
+        *(word for path in trained_on for word in ("--train", str(path))),
+        *(word for path in labels for word in ("--labels", str(path))),
+        *_option("--diameter", job.diameter),
+        *_option("--count-hint", job.count_hint),
+    ]
+
+
+def _cut(job: RelionJob) -> list[str]:
+    return [*_option("--threshold", job.threshold), *_option("--top", job.top)]
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]
+
+
+def _texts(paths: Sequence[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def _run(job: RelionJob, arguments: Sequence[str], say: Callable[[str], None]) -> int:
+    """Run a command of cetpick until it ends; returns 0, or 1 when it says that a part is done.
+
+    Raises:
+        AbortError: RELION asked to abort.
+        CetpickError: it cannot be run, or did nothing.
+    """
+    options = job.options
+    command = [
+        *job.exe, *arguments, "--overwrite", "--device", job.device, *_option("--threads", job.threads),
+        *_option("--voxel-size", options.voxel_size), *_option("--which", options.which),
+        *_option("--names", options.names), *job.extra,
+    ]  # fmt: skip
+    say(shlex.join(command))
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot be run: {error.strerror}", file=command[0], cure="correct the parameter `exe`"
+        ) from None
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(POLL)
+                break
+            if abort_wanted(job.folder):
+                raise AbortError("aborted")
+    finally:
+        _end(process)
+    if abort_wanted(job.folder):
+        raise AbortError("aborted")
+    if code not in (0, 1):
+        raise CetpickError(f"cetpick {arguments[0]} ended with exit code {code}", cure="see its messages in run.err")
+    return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what was started and all that it has started; a container's engine passes the first signal on."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+
+
+def _publish(job: RelionJob, inputs: _Inputs, version: Version, model: Path, say: Callable[[str], None]) -> None:
+    """Cut the candidates at the threshold and write all that RELION's other jobs read."""
+    folder = job.folder
+    there = [(number, info) for number, info in enumerate(inputs.infos) if _candidates(folder, info).is_file()]
+    if not there:
+        raise CetpickError("no tomogram was picked", cure="see the messages in run.err")
+    settings = read_settings(model)
+    threshold = settings.threshold if job.threshold is None else job.threshold
+    outputs: list[tuple[Path, Kind]] = []
+    chosen = []
+    for number, info in there:
+        candidates = read_table(_candidates(folder, info), info).table
+        accepted = Picks(info=info, candidates=candidates, threshold=threshold, top=job.top).accepted
+        say(f"{info.name}: {len(accepted)} picks of {len(candidates)} candidates")
+        coordinates_to_mod(folder / f"{info.name}.mod", info, accepted, radius=settings.diameter / 2)
+        write_table(folder / f"{info.name}.csv", accepted)
+        if inputs.micrographs:
+            target = coordinate_file(folder, inputs.micrographs[number])
+            target.unlink(missing_ok=True)  # RELION passes over a micrograph without such a file, not over an empty one
+            if len(accepted):
+                write_particles(target, "relion31", [(info, accepted)])
+        elif info.relion is not None:
+            annotations_file(folder, info).unlink(missing_ok=True)
+            if len(accepted):
+                write_annotations(folder, info, accepted)
+        chosen.append((info, accepted))
+    particles = folder / "particles.star"
+    flavour: Flavour = "relion31" if inputs.star is None else "relion4" if version == "4" else "relion5"
+    write_particles(particles, flavour, chosen)
+    outputs.append((particles, "particles"))
+    if inputs.star is not None:
+        write_optimisation_set(folder / "optimisation_set.star", particles=particles, tomograms=inputs.star)
+        outputs.append((folder / "optimisation_set.star", "optimisation set"))
+    if inputs.micrographs:
+        with replacing(folder / SUFFIX_FILE) as temporary:
+            temporary.write_text(f"{job.inputs[0]}\n")
+        outputs += [(folder / SUFFIX_FILE, "coordinates")] if version == "3.1" else []
+    write_output_nodes(folder, outputs, version)
+    total = sum(len(accepted) for _, accepted in chosen)
+    say(f"{total} picks in {len(chosen)} tomograms, threshold {threshold:.3f}: {particles}")

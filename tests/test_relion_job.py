@@ -1,0 +1,271 @@
+"""cetpick-relion with a stand-in for the command line, which leaves the candidates that picking would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cetpick.checkpoint import save_model
+from cetpick.cli.relion import main
+from cetpick.config import ModelSettings, ParticleClass
+from cetpick.errors import InputError
+from cetpick.io.mrc import write_mrc
+from cetpick.io.relion_job import coordinate_file
+from cetpick.io.star import read_star
+from cetpick.networks.build import build_network
+
+JOB = Path("External/job001")
+FAKE = """
+import json, sys, time
+from pathlib import Path
+out = Path(sys.argv[sys.argv.index("-o") + 1])
+with open("calls.jsonl", "a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+time.sleep(float(Path("sleep").read_text()) if Path("sleep").exists() else 0)
+(out / "candidates").mkdir(exist_ok=True)
+names = Path("picks").read_text().split()
+for name in names:
+    (out / "candidates" / f"{name}.csv").write_text("x,y,z,score,class\\n3,4,5,0.9,particle\\n6,7,2,0.4,particle\\n")
+if "--model" not in sys.argv:
+    (out / "model.safetensors").write_bytes(Path("made.safetensors").read_bytes())
+sys.exit(int(Path("code").read_text()) if Path("code").exists() else 0)
+"""
+MICROGRAPHS = """
+data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnMicrographPixelSize #2
+1 10.0
+
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+Import/job001/Tomograms/t1.mrc 1
+Import/job001/Tomograms/t2.mrc 1
+"""
+TOMOGRAMS = """
+data_global
+
+loop_
+_rlnTomoName #1
+_rlnTomoTiltSeriesPixelSize #2
+_rlnTomoTomogramBinning #3
+_rlnTomoSizeX #4
+_rlnTomoSizeY #5
+_rlnTomoSizeZ #6
+_rlnTomoReconstructedTomogram #7
+t1 2.5 4.0 48 40 32 Import/job001/Tomograms/t1.mrc
+t2 2.5 4.0 48 40 32 Import/job001/Tomograms/t2.mrc
+"""
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    settings = ModelSettings(classes=(ParticleClass(diameter=60),), voxel_size=(10, 10, 10), threshold=0.5)
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    save_model(path, build_network(settings), settings)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, model_file):
+    monkeypatch.chdir(tmp_path)
+    for name in ("t1", "t2"):
+        write_mrc(tmp_path / f"Import/job001/Tomograms/{name}.mrc", np.zeros((8, 10, 12), np.float32), voxel_size=10.0)
+    for name, text in {
+        "mics.star": MICROGRAPHS,
+        "tomograms.star": TOMOGRAMS,
+        "fake.py": FAKE,
+        "picks": "t1 t2",
+    }.items():
+        (tmp_path / name).write_text(text)
+    for name in ("m.safetensors", "made.safetensors"):
+        (tmp_path / name).write_bytes(model_file.read_bytes())
+    (tmp_path / "t1.csv").write_text("x,y,z\n3,4,5\n")
+    JOB.mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def restore_signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def relion(*arguments):
+    """Run the job; returns its exit code."""
+    try:
+        main(["--o", f"{JOB}/", *map(str, arguments), "--exe", f"{sys.executable} fake.py", "--j", "2"])
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def calls():
+    return [json.loads(line) for line in Path("calls.jsonl").read_text().splitlines()]
+
+
+def markers():
+    return {path.name.removeprefix("RELION_JOB_EXIT_") for path in JOB.glob("RELION_JOB_EXIT_*")}
+
+
+def nodes():
+    table = read_star(JOB / "RELION_OUTPUT_NODES.star")["output_nodes"]
+    assert all(Path(name).exists() for name in table["rlnPipeLineNodeName"])
+    return list(
+        zip(table["rlnPipeLineNodeName"], table["rlnPipeLineNodeType"], table["rlnPipeLineNodeTypeLabel"], strict=True)
+    )
+
+
+def test_relion_31_finds_picks_beside_the_suffix_file(project):
+    (JOB / "job.star").write_text("data_job\n_rlnJobType 99\n")
+    arguments = ("--in_mics", "mics.star", "--model", "m.safetensors", "--pipeline_control", f"{JOB}/")
+    assert relion(*arguments) == 0
+    assert markers() == {"SUCCESS"}
+    assert [node[:2] for node in nodes()] == [(f"{JOB}/particles.star", "3"), (f"{JOB}/coords_suffix_pick.star", "2")]
+    # what RELION's extraction makes of the suffix file and of the name of the micrograph
+    table = read_star(JOB / "Tomograms/t1_pick.star")[""]
+    assert table[["rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"]].astype(float).to_numpy().tolist() == [
+        [3, 4, 5]
+    ]
+    (call,) = calls()
+    assert call[:3] == ["pick", "Import/job001/Tomograms/t1.mrc", "Import/job001/Tomograms/t2.mrc"]
+    assert call[call.index("--threads") + 1] == "2"
+    assert call[call.index("--voxel-size") + 1] == "10.0"
+
+
+def test_relion_5_gets_particles_set_and_annotations(project):
+    labels = ("--labels", "t1.csv", "--train", "Import/job001/Tomograms/t1.mrc", "--diameter", "60")
+    assert relion("--in_mics", "tomograms.star", *labels, "--seed", "3", "--max_foo", "1", "--in_3dref", "x") == 0
+    particles = read_star(JOB / "particles.star")["particles"]
+    assert list(particles["rlnTomoName"]) == ["t1", "t2"]
+    # (v * 4 - size / 2) * 2.5
+    centred = [float(particles[f"rlnCenteredCoordinate{axis}Angst"][0]) for axis in "XYZ"]
+    assert centred == [(12 - 24) * 2.5, (16 - 20) * 2.5, (20 - 16) * 2.5]
+    chosen = read_star(JOB / "optimisation_set.star")["optimisation_set"].iloc[0]
+    assert chosen.to_dict() == {
+        "rlnTomoParticlesFile": f"{JOB}/particles.star",
+        "rlnTomoTomogramsFile": "tomograms.star",
+    }
+    assert [node[2] for node in nodes()] == [
+        "ParticleGroupMetadata.star.relion",
+        "TomoOptimisationSet.star.relion.tomo",
+    ]
+    clicked = read_star(JOB / "annotations/t2_particles.star")[""]
+    assert clicked.iloc[0].to_dict() | {"rlnAutopickFigureOfMerit": ""} == {
+        "rlnTomoName": "t2", "rlnCoordinateX": "3.000000", "rlnCoordinateY": "4.000000",
+        "rlnCoordinateZ": "5.000000", "rlnAutopickFigureOfMerit": "",
+    }  # fmt: skip
+    (call,) = calls()
+    assert call[-4:] == ["--seed", "3", "--max-foo", "1"]
+    assert "--in_3dref" not in call
+    assert "--in-3dref" not in call
+
+
+def test_relion_4_needs_the_reconstructions_and_gets_unbinned_pixels(project):
+    (JOB / "job.star").write_text("# version 30001\n\ndata_job\n_rlnJobTypeLabel relion.external\n")
+    lines = [line for line in TOMOGRAMS.splitlines() if "Binning" not in line and "Reconstructed" not in line]
+    text = "\n".join(lines).replace(" 4.0 48", " 48").replace(" Import/job001/Tomograms/t1.mrc", "")
+    (project / "four.star").write_text(text.replace(" Import/job001/Tomograms/t2.mrc", "") + "\n")
+    text = (project / "four.star").read_text().replace("#4", "#3").replace("#5", "#4").replace("#6", "#5")
+    (project / "four.star").write_text(text)
+    assert relion("--in_mics", "four.star", "--model", "m.safetensors") == 2
+    assert markers() == {"FAILURE"}
+    volumes = [f"Import/job001/Tomograms/{name}.mrc" for name in ("t1", "t2")]
+    assert relion("--in_mics", "four.star", "--model", "m.safetensors", "--tomograms", *volumes) == 0
+    particles = read_star(JOB / "particles.star")["particles"]
+    assert [float(particles[f"rlnCoordinate{axis}"][0]) for axis in "XYZ"] == [12, 16, 20]
+    assert nodes()[0][2] == "ParticlesData.star.relion"
+    assert read_star(JOB / "optimisation_set.star")["optimisation_set"]["rlnTomoTomogramsFile"][0] == "four.star"
+
+
+def test_continue_cuts_again_and_finishes_what_is_missing(project):
+    Path("picks").write_text("t1")
+    Path("code").write_text("1")
+    arguments = ("--in_mics", "tomograms.star", "--model", "m.safetensors")
+    assert relion(*arguments) == 1
+    assert markers() == {"FAILURE"}
+    assert list(read_star(JOB / "particles.star")["particles"]["rlnTomoName"]) == ["t1"]
+    Path("picks").write_text("t2")
+    Path("code").unlink()
+    assert relion(*arguments) == 0
+    assert markers() == {"SUCCESS"}
+    star = calls()[1][1]
+    assert list(read_star(star)["global"]["rlnTomoName"]) == ["t2"]
+    assert len(read_star(JOB / "particles.star")["particles"]) == 2
+    assert relion(*arguments, "--threshold", "0.3") == 0
+    assert len(read_star(JOB / "particles.star")["particles"]) == 4
+    assert len(calls()) == 2
+    # another model: nothing of what is there counts
+    os.utime("m.safetensors", ns=(1, 1))
+    Path("picks").write_text("t1 t2")
+    assert relion(*arguments) == 0
+    assert len(calls()) == 3
+    assert calls()[2][1] == "tomograms.star"
+
+
+def test_train_only_leaves_a_model(project):
+    Path("picks").write_text("")
+    arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60", "--train")
+    trainer = FAKE.replace('out / "model.safetensors"', "out").replace('(out / "candidates").mkdir(exist_ok=True)', "")
+    (project / "fake.py").write_text(trainer)
+    assert relion(*arguments) == 0
+    assert markers() == {"SUCCESS"}
+    assert (JOB / "model.safetensors").is_file()
+    assert calls()[0][0] == "train"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--in_mics", "tomograms.star"),
+        ("--in_mics", "tomograms.star", "--labels", "t1.csv"),
+        ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--model", "m.safetensors"),
+        ("--in_mics", "nothere.star", "--model", "m.safetensors"),
+        ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--threshold", "high"),
+    ],
+)
+def test_unusable_settings_end_as_failed(project, arguments, capsys):
+    assert relion(*arguments) == 2
+    assert markers() == {"FAILURE"}
+    assert "error:" in capsys.readouterr().err
+    assert not Path("calls.jsonl").exists()
+
+
+@pytest.mark.parametrize("ending", ["ABORTED", "FAILURE"])
+def test_abort_and_signal_are_noticed_while_the_command_runs(project, ending):
+    Path("sleep").write_text("60")
+    code = "from cetpick.cli.relion import main; main()"
+    arguments = ["--o", f"{JOB}/", "--in_mics", "tomograms.star", "--model", "m.safetensors"]
+    job = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "--exe", f"{sys.executable} fake.py"], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not Path("calls.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    start = time.monotonic()
+    if ending == "ABORTED":
+        (JOB / "RELION_JOB_ABORT_NOW").touch()
+    else:
+        job.terminate()
+    assert job.wait(30) != 0
+    assert time.monotonic() - start < 15
+    assert markers() == {ending}
+    assert not (JOB / "RELION_JOB_ABORT_NOW").exists()
+
+
+def test_coordinates_never_lie_outside_of_the_job():
+    assert coordinate_file(JOB, "/data/t1.mrc") == JOB / "data/t1_pick.star"
+    with pytest.raises(InputError, match="outside"):
+        coordinate_file(JOB, "../t1.mrc")
