@@ -1,6 +1,6 @@
 """How accurate the methods are: data sets x labels x label styles x seeds x methods, one table. See README.md.
 
-    python benchmarks/accuracy.py run OUT --data DATA --sets ribosome_cell --labels 10pct --seeds 0 1 2 --methods default
+    python benchmarks/accuracy.py run OUT --data DATA --sets ribosome_cell --labels 10pct --seeds 0 1 --methods default
     python benchmarks/accuracy.py table OUT
 
 Each run is a process of its own and leaves OUT/runs/<key>.json; runs that are there already are skipped.
@@ -368,7 +368,8 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
         found = pd.read_csv(work / "picks" / "candidates" / f"{info.name}.csv")
         scene = Scene(
             name=info.name, picks=as_points(found[["x", "y", "z"]].to_numpy()), scores=found["score"].to_numpy(),
-            truth=points(path.with_name(f"{path.stem}_truth.csv")), shape=info.grid.shape, threshold=record["threshold"],
+            truth=points(path.with_name(f"{path.stem}_truth.csv")), shape=info.grid.shape,
+            threshold=record["threshold"],
         )  # fmt: skip
         scenes.append(unlabelled_scene(scene, labels.labelled, dataset.radius) if run.judge == "train" else scene)
     particles = len(points(dataset.folder / "train_truth.csv"))

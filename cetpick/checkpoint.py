@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from cetpick.config import ModelSettings
@@ -23,10 +23,8 @@ def save_model(path: str | PathLike[str], network: nn.Module, settings: ModelSet
     """Write a model file, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        try:
-            save_file(weights, temporary, metadata=to_metadata(settings))
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        # save_file would make a file that nobody else can read
+        temporary.write_bytes(save(weights, metadata=to_metadata(settings)))
 
 
 def load_model(path: str | PathLike[str], device: torch.device) -> tuple[DefaultNetwork | PaperNetwork, ModelSettings]:

@@ -147,6 +147,8 @@ def test_a_model_file_rebuilds_its_network(tmp_path: Path, mode: Any) -> None:
     network = build_network(settings).eval()
     path = tmp_path / "m.safetensors"
     save_model(path, network, settings)
+    (tmp_path / "other").write_text("")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # colleagues can read it
     loaded, found = load_model(path, CPU)
     assert found == settings == read_settings(path)
     crop = torch.randn(1, 1, 5, 32, 32)
