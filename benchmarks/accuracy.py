@@ -1,6 +1,6 @@
 """How accurate the methods are: data sets x labels x label styles x seeds x methods, one table. See README.md.
 
-    python benchmarks/accuracy.py run OUT --data DATA --sets ribosome_cell --labels 10pct --seeds 0 1 --methods default
+    python benchmarks/accuracy.py run OUT --data DATA --sets ribosome_cell --labels 10pct --methods default trees
     python benchmarks/accuracy.py table OUT
 
 Each run is a process of its own and leaves OUT/runs/<key>.json; runs that are there already are skipped.
@@ -257,13 +257,14 @@ def localisation_error(scenes: Sequence[Scene], best: float, radius: float, marg
 
 
 def calibration_error(result: Result) -> float | None:
-    """Expected calibration error of scores as the probability of a match; None where they are no probabilities.
+    """Expected calibration error of scores as the probability of a match; None without a score to judge.
 
     Picks from CALIBRATED_FROM on, in CALIBRATION_BINS equal bins of [0, 1]: |mean score - matched share| of each bin,
     weighted by its picks.
     """
     scores = result.thresholds
-    if not len(scores) or scores.max() > 1 or not (kept := scores >= CALIBRATED_FROM).any():
+    kept = scores >= CALIBRATED_FROM
+    if not kept.any():
         return None
     picks, matched = (np.diff(counts, prepend=0)[kept] for counts in (result.picked, result.matched))
     bins = np.minimum((scores[kept] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
@@ -272,15 +273,22 @@ def calibration_error(result: Result) -> float | None:
 
 
 def judge(
-    scenes: Sequence[Scene], *, radius: float, margin: Margin, count: float | None, particles: int
+    scenes: Sequence[Scene],
+    *,
+    radius: float,
+    margin: Margin,
+    count: float | None,
+    particles: int,
+    probabilities: bool = True,
 ) -> dict[str, Any]:
     """The figures of one run.
 
     Args:
         scenes: all candidates and the truth of the tomograms, pooled.
         radius, margin: voxels.
-        count: particles in the training tomogram as the method estimates, None when it does not.
+        count: particles in the training tomogram as the method estimates, None or 0 when it does not.
         particles: as they are.
+        probabilities: the scores are meant as such.
     """
     result = evaluate(scenes, radius, margin)
     best = result.best
@@ -290,7 +298,7 @@ def judge(
         "f1_at_cut": result.at_threshold.f1 if result.at_threshold else None,
         "localisation_error": localisation_error(scenes, best.threshold, radius, margin) if best.matched else None,
         "count_error": (count - particles) / particles if count else None,
-        "calibration_error": calibration_error(result),
+        "calibration_error": calibration_error(result) if probabilities else None,
         "truths": best.truths,
     }
 
@@ -367,14 +375,24 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
         info = read_info(path)
         found = pd.read_csv(work / "picks" / "candidates" / f"{info.name}.csv")
         scene = Scene(
-            name=info.name, picks=as_points(found[["x", "y", "z"]].to_numpy()), scores=found["score"].to_numpy(),
-            truth=points(path.with_name(f"{path.stem}_truth.csv")), shape=info.grid.shape,
+            name=info.name,
+            picks=as_points(found[["x", "y", "z"]].to_numpy()),
+            scores=found["score"].to_numpy(),
+            truth=points(path.with_name(f"{path.stem}_truth.csv")),
+            shape=info.grid.shape,
             threshold=record["threshold"],
-        )  # fmt: skip
+        )
         scenes.append(unlabelled_scene(scene, labels.labelled, dataset.radius) if run.judge == "train" else scene)
     particles = len(points(dataset.folder / "train_truth.csv"))
     count = record.get("model", {}).get("count")
-    figures = judge(scenes, radius=dataset.radius, margin=dataset.margin, count=count, particles=particles)
+    figures = judge(
+        scenes,
+        radius=dataset.radius,
+        margin=dataset.margin,
+        count=count,
+        particles=particles,
+        probabilities=run.method != "blobs",
+    )
     result = {
         **dataclasses.asdict(run), "diameter": dataset.diameter, "radius": dataset.radius, "margin": dataset.margin,
         "given_labels": len(labels.given), "threads": threads, "device": record.get("device", "cpu"),
@@ -440,10 +458,10 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 # --- command line --------------------------------------------------------------------------------------------------
 
 
-def per_set(values: Iterable[str], convert: type[float] | None = None) -> dict[str, Any]:
-    """{"name": value} of NAME=VALUE."""
-    pairs = (value.partition("=") for value in values)
-    return {name: convert(text) if convert else tuple(map(float, text.split(","))) for name, _, text in pairs}
+def of_set(text: str) -> tuple[str, tuple[float, ...]]:
+    """NAME=NUMBER or NAME=X,Y,Z."""
+    name, _, numbers = text.partition("=")
+    return name, tuple(float(number) for number in numbers.split(","))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -458,9 +476,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
     run.add_argument("--methods", nargs="+", default=["default"], choices=METHODS)
     run.add_argument("--judge", choices=("val", "train"), default="val", help="train: its unlabelled particles")
-    run.add_argument("--diameter", nargs="+", default=[], metavar="SET=A", help="angstrom, before dataset.json")
-    run.add_argument("--radius", nargs="+", default=[], metavar="SET=VOXELS", help="of a match")
-    run.add_argument("--margin", nargs="+", default=[], metavar="SET=X,Y,Z", help="voxels that are not judged")
+    run.add_argument(
+        "--diameter", nargs="+", type=of_set, default=[], metavar="SET=A", help="angstrom, before dataset.json"
+    )
+    run.add_argument("--radius", nargs="+", type=of_set, default=[], metavar="SET=VOXELS", help="of a match")
+    run.add_argument(
+        "--margin", nargs="+", type=of_set, default=[], metavar="SET=X,Y,Z", help="voxels that are not judged"
+    )
     run.add_argument("--steps", type=int, help="of trainings, to try things out; a case of its own")
     run.add_argument("--threads", type=int)
     run.add_argument("--device", default="auto")
@@ -472,14 +494,14 @@ def parser() -> argparse.ArgumentParser:
 def do_runs(options: argparse.Namespace) -> int:
     """Returns how many runs failed."""
     (options.out / "runs").mkdir(parents=True, exist_ok=True)
-    given = {
-        "diameter": per_set(options.diameter, float),
-        "radius": per_set(options.radius, float),
-        "margin": per_set(options.margin),
-    }
+    given = {what: dict(getattr(options, what)) for what in ("diameter", "radius", "margin")}
     failed = 0
     for name in options.sets:
-        overrides = {what: values[name] for what, values in given.items() if name in values}
+        overrides = {
+            what: values[name] if what == "margin" else values[name][0]
+            for what, values in given.items()
+            if name in values
+        }
         dataset = open_set(name, options.data, options.out, overrides)
         # all methods of a seed before the next seed, so that a stopped benchmark compares as many as it can
         for labels, style, seed, method in itertools.product(
