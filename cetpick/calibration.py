@@ -18,6 +18,11 @@ STEEPNESS = (1.5, 10.0)
 COUNT_QUANTILES = (0.1, 0.5, 0.9)
 HINT_SPREAD = 0.5
 """Standard deviation of the logarithm of a count that a user expects."""
+NEAR = 0.4
+"""How far from the expected count towards its limits, as logarithms, a place is near it: 40 % of the probability."""
+FAR_GAP = 3.0
+"""How much wider a gap within the limits has to be than the widest near the expected count; there are often gaps among
+the particles themselves."""
 SMOOTHED = 3
 """Candidates on each side over which a gap is measured."""
 
@@ -108,8 +113,8 @@ def choose_threshold(scores: ArrayLike, count: Count) -> float:
     """The score above which as many candidates lie as there are particles, moved into the widest gap nearby.
 
     With the right count, precision and recall are then equal. Where particles and background separate, candidates are
-    sparse between them: of all places within the limits of the count the one is taken where neighbouring logits differ
-    most.
+    sparse between them: of all places near the expected count the one is taken where neighbouring logits differ most,
+    or one farther off but within the limits of the count if they differ FAR_GAP times as much there.
 
     Args:
         scores: (m,) of all candidates, 0 to 1.
@@ -126,7 +131,10 @@ def choose_threshold(scores: ArrayLike, count: Count) -> float:
     if last >= first + 2 * SMOOTHED:
         # the widest gap over a few candidates, so that one straggler does not decide; in it the widest of single ones
         places = np.arange(first, last + 1)
-        centre = places[np.argmax(_gap(logits, places, SMOOTHED))]
+        gaps = _gap(logits, places, SMOOTHED)
+        below, above = (place * (limit / place) ** NEAR for limit in (first, last))
+        gaps[(places < below) | (places > above)] /= FAR_GAP
+        centre = places[np.argmax(gaps)]
         places = np.clip(np.arange(centre - SMOOTHED, centre + SMOOTHED + 1), first, last)
         place = int(places[np.argmax(_gap(logits, places, 0))])
     return float(ranked[place - 1]) if place == len(ranked) else float((ranked[place - 1] + ranked[place]) / 2)

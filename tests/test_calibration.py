@@ -1,5 +1,8 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from cetpick.calibration import Count, choose_threshold, estimate_count, label_ranks, label_scores, within
 
@@ -65,6 +68,14 @@ def test_count_of_labels_that_were_not_found_is_untold() -> None:
     assert expected == pytest.approx(50)
     assert low < 30
     assert high > 80
+
+
+@pytest.mark.parametrize(("gap", "picks"), [(0.3, range(71, 88)), (1.5, [65])])
+def test_a_gap_far_from_the_count_decides_only_when_it_is_wide(gap: float, picks: Sequence[int]) -> None:
+    falling = 2 - 0.05 * np.arange(200.0)
+    falling[65:] -= gap
+    threshold = choose_threshold(expit(falling), Count(60, 80, 100))
+    assert (expit(falling) >= threshold).sum() in picks
 
 
 def test_threshold_moves_into_the_gap_near_the_count() -> None:
