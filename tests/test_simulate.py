@@ -24,6 +24,10 @@ EMPTY = SimulationSettings(size=(960.0, 800.0, 640.0), voxel_size=10.0, counts={
 SMALL = dataclasses.replace(EMPTY, counts={"target": 4, "decoy": 3, "sphere": 5, "small": 20, "gold": 2}, dose=300.0)
 
 
+def points_of(species: str) -> np.ndarray:
+    return density(SHAPES[species], list(SHAPES).index(species))
+
+
 def centres(simulation: Simulation, species: str) -> np.ndarray:
     return simulation.truth.query("species == @species")[["x", "y", "z"]].to_numpy()
 
@@ -120,12 +124,12 @@ def test_contrast_transfer_by_hand():
 def test_protein_has_one_density():
     shell = 4 / 3 * np.pi * (0.3**3 - 0.19**3)
     ellipsoid = 4 / 3 * np.pi * 0.19 * 0.16 * 0.14
-    assert len(density(SHAPES["sphere"])) == pytest.approx(shell * 20**3, rel=0.03)
-    assert len(density(SHAPES["small"])) == pytest.approx(ellipsoid * 20**3, rel=0.03)
+    assert len(points_of("sphere")) == pytest.approx(shell * 20**3, rel=0.03)
+    assert len(points_of("small")) == pytest.approx(ellipsoid * 20**3, rel=0.03)
 
 
 def test_the_decoy_has_mass_and_size_of_the_target_but_not_its_shape():
-    target, decoy = density(SHAPES["target"]), density(SHAPES["decoy"])
+    target, decoy = points_of("target"), points_of("decoy")
     assert len(decoy) == pytest.approx(len(target), rel=0.03)
     extent = [np.ptp(model, axis=0).max() for model in (target, decoy)]
     assert extent[1] == pytest.approx(extent[0], rel=0.15)
@@ -136,7 +140,7 @@ def test_the_decoy_has_mass_and_size_of_the_target_but_not_its_shape():
 
 def test_the_target_is_asymmetric():
     # every axis that a symmetry could have is a principal axis; no half turn or mirror keeps the density
-    model = density(SHAPES["target"])
+    model = points_of("target")
     model = model @ np.linalg.eigh(np.cov(model.T))[1]
     bins = [np.linspace(-0.7, 0.7, 15)] * 3
     here = ndimage.gaussian_filter(np.histogramdd(model, bins)[0], 0.7)

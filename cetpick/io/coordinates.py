@@ -170,9 +170,9 @@ def pair_labels(
             found=", ".join(strays),
             cure="rename them, or give as many label files as tomograms, in the same order",
         )
-    for problem, names in (("labels without tomogram", strays), ("tomograms without labels", bare)):
+    for problem, names in (("labels without tomogram, left out", strays), ("tomograms without labels", bare)):
         if names:
-            warnings.warn(f"{problem}, left out: {', '.join(names)}", CetpickWarning, stacklevel=2)
+            warnings.warn(f"{problem}: {', '.join(names)}", CetpickWarning, stacklevel=2)
     return [(info, found[info.name]) for info in tomograms if info.name in found]
 
 
