@@ -353,7 +353,7 @@ def measured(command: Sequence[str], log: Path, threads: int | None) -> dict[str
 
 def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, device: str) -> dict[str, Any]:
     """Train and pick in a process of its own, judge the candidates, and write OUT/runs/<key>.json."""
-    work = out / "work" / run.key
+    work = out / "details" / run.key
     work.mkdir(parents=True, exist_ok=True)
     labels = draw_labels(dataset, run.labels, run.style, run.seed)
     write_table(work / "train_labels.csv", pd.DataFrame(labels.given, columns=["x", "y", "z"]))

@@ -30,8 +30,8 @@ ENDINGS = (".hdf", ".h5")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 IMAGES = "MDF/images"
 
-PATIENCE = 1.5
-"""Seconds that HDF5 may compute to find its way in a file; waiting for a slow disk does not count."""
+PATIENCE = 0.8
+"""Seconds that HDF5 may compute to be loaded and find its way in a file; waiting for a slow disk does not count."""
 SLOWEST = 10e6
 """Bytes of voxels that are unpacked in a second at least."""
 
