@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.special import logit, ndtri
+from scipy.special import ndtri
 
 from cetpick.geometry import Points
 
@@ -18,13 +18,9 @@ STEEPNESS = (1.5, 10.0)
 COUNT_QUANTILES = (0.1, 0.5, 0.9)
 HINT_SPREAD = 0.5
 """Standard deviation of the logarithm of a count that a user expects."""
-NEAR = 0.4
-"""How far from the expected count towards its limits, as logarithms, a place is near it: 40 % of the probability."""
-FAR_GAP = 3.0
-"""How much wider a gap within the limits has to be than the widest near the expected count; there are often gaps among
-the particles themselves."""
-SMOOTHED = 3
-"""Candidates on each side over which a gap is measured."""
+
+EVEN = 0.5
+"""Usual threshold."""
 
 
 def label_scores(labels: Points, candidates: Points, scores: ArrayLike, *, radius: float) -> Floats:
@@ -109,39 +105,18 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
     return Count(*number.ravel()[order[np.searchsorted(cumulative, COUNT_QUANTILES)]].tolist())
 
 
-def choose_threshold(scores: ArrayLike, count: Count) -> float:
-    """The score above which as many candidates lie as there are particles, moved into the widest gap nearby.
+def choose_threshold(probabilities: ArrayLike) -> float:
+    """EVEN, so that a pick is more probably a particle than not.
 
-    With the right count, precision and recall are then equal. Where particles and background separate, candidates are
-    sparse between them: of all places near the expected count the one is taken where neighbouring logits differ most,
-    or one farther off but within the limits of the count if they differ FAR_GAP times as much there.
+    Where fewer than half of the expected particles were picked so, it is the cut of the largest expected F1 score: of k
+    picks, the sum of their probabilities is expected to be particles, of as many as the sum of all is.
 
     Args:
-        scores: (m,) of all candidates, 0 to 1.
-        count: particles among them.
-
-    Returns:
-        A threshold between two scores; 0.5 when there is no candidate.
+        probabilities: (m,) of all candidates to be a particle.
     """
-    ranked = np.sort(np.asarray(scores, np.float64))[::-1]
-    if not len(ranked):
-        return 0.5
-    logits = logit(np.clip(ranked, 1e-12, 1 - 1e-12))
-    first, place, last = (int(np.clip(round(n), 1, len(ranked))) for n in count)
-    if last >= first + 2 * SMOOTHED:
-        # the widest gap over a few candidates, so that one straggler does not decide; in it the widest of single ones
-        places = np.arange(first, last + 1)
-        gaps = _gap(logits, places, SMOOTHED)
-        below, above = (place * (limit / place) ** NEAR for limit in (first, last))
-        gaps[(places < below) | (places > above)] /= FAR_GAP
-        centre = places[np.argmax(gaps)]
-        places = np.clip(np.arange(centre - SMOOTHED, centre + SMOOTHED + 1), first, last)
-        place = int(places[np.argmax(_gap(logits, places, 0))])
-    return float(ranked[place - 1]) if place == len(ranked) else float((ranked[place - 1] + ranked[place]) / 2)
-
-
-def _gap(falling: Floats, places: NDArray[np.intp], reach: int) -> Floats:
-    """Difference of falling values across each place, between `reach` values further out on both sides."""
-    above, below = (np.clip(places + shift, 0, len(falling) - 1) for shift in (-1 - reach, reach))
-    gaps: Floats = falling[above] - falling[below]
-    return gaps
+    ranked = np.sort(np.asarray(probabilities, np.float64))[::-1]
+    if not len(ranked) or ranked[ranked >= EVEN].sum() >= ranked.sum() / 2:
+        return EVEN
+    picks = np.arange(1, len(ranked) + 1)
+    best = int(np.argmax(2 * np.cumsum(ranked) / (picks + ranked.sum())))
+    return float(ranked[best : best + 2].mean())

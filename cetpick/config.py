@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
 from cetpick.errors import InputError
@@ -59,6 +60,8 @@ class ModelSettings:
         fused: channels of the 3D part.
         separation: centres nearer than this fraction of the diameter are one particle.
         floor: candidates below this score are not kept.
+        calibration: pairs of a logit of the network and that of the probability it stands for, which is the score;
+            see mixture.calibrate. Without any, as in `paper` mode, the score is the network's own.
         threshold: the score from which a candidate is a pick, as chosen in training.
         count: particles in a training tomogram, estimated.
         count_limits: they enclose the count with a probability of 80 %.
@@ -75,6 +78,7 @@ class ModelSettings:
     fused: int = 32
     separation: float = 0.6
     floor: float = 1e-3
+    calibration: tuple[tuple[float, float], ...] = ()
     threshold: float = 0.5
     count: float = 0.0
     count_limits: tuple[float, float] = (0.0, 0.0)
@@ -94,6 +98,8 @@ class ModelSettings:
             _require(isinstance(channels, int) and 1 <= channels <= 1024, name, channels, "1 to 1024 channels")
         _require(0 <= self.separation <= 2, "separation", self.separation, "0 to 2 diameters")
         _require(0 < self.floor < 1, "floor", self.floor, "above 0 and below 1")
+        rising = all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(self.calibration))
+        _require(rising, "calibration", self.calibration, "pairs of rising logits")
         _require(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
         _require(self.stored_voxel_size >= 0, "stored_voxel_size", self.stored_voxel_size, "angstrom")
 
@@ -124,6 +130,7 @@ class ModelSettings:
         values["classes"] = tuple(ParticleClass(**c) for c in values["classes"])
         values["voxel_size"] = tuple(values["voxel_size"])
         values["count_limits"] = tuple(values["count_limits"])
+        values["calibration"] = tuple((float(before), float(after)) for before, after in values.get("calibration", ()))
         return cls(**values)
 
 

@@ -45,18 +45,14 @@ class Outcome:
     radius: float
 
 
-def diagnose(outcomes: Sequence[Outcome], threshold: float) -> None:
-    """Tell whether training worked.
+def require_learned(outcomes: Sequence[Outcome]) -> None:
+    """Make sure that training worked.
 
     Args:
-        outcomes: of all training tomograms.
-        threshold: score from which a candidate is a pick.
+        outcomes: of all training tomograms, with the network's own scores.
 
     Raises:
         TrainingError: the scores are constant or hopeless: nothing was learned, or everything is a particle.
-
-    Warns:
-        CetpickWarning: labels that the network does not take for particles, which are unlike the others.
     """
     scores = np.concatenate([outcome.scores for outcome in outcomes])
     best = scores.max(initial=0.0)
@@ -77,6 +73,18 @@ def diagnose(outcomes: Sequence[Outcome], threshold: float) -> None:
                 found=f"{filled:.0%}",
                 cure=cure,
             )
+
+
+def warn_of_unlike(outcomes: Sequence[Outcome], threshold: float) -> None:
+    """Name labels that the network does not take for particles.
+
+    Args:
+        outcomes: of all training tomograms.
+        threshold: score from which a candidate is a pick.
+
+    Warns:
+        CetpickWarning: there are many, which are unlike the others.
+    """
     missed, total = [], 0
     for outcome in outcomes:
         of_labels = label_scores(outcome.labels, outcome.candidates, outcome.scores, radius=outcome.radius)

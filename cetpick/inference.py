@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
+from scipy.special import expit
 from torch import Tensor, nn
 
+from cetpick.centring import centred
 from cetpick.config import ModelSettings
 from cetpick.devices import autocast
+from cetpick.mixture import calibrate
 from cetpick.networks import Output
 from cetpick.peaks import local_maxima, refine, suppress
 from cetpick.preprocess import Prepared
@@ -122,7 +125,7 @@ def find_candidates(
 ) -> pd.DataFrame:
     """All scored candidates of a prepared tomogram.
 
-    `default` mode: maxima of the slightly smoothed logits, refined to sub-cell positions, thinned by distance.
+    `default` mode: maxima of the slightly smoothed logits, refined to sub-cell positions, thinned by distance, centred.
     `paper` mode: maxima over (3, 5, 5) cells, positions of the cells, no thinning.
 
     Args:
@@ -147,7 +150,7 @@ def find_candidates(
         logits = ndimage.gaussian_filter(logits, SMOOTHING)
         cells = local_maxima(logits, floor=floor)
         positions = refine(logits, cells)
-    scores = 1 / (1 + np.exp(-logits[tuple(cells.T)].astype(np.float64)))
+    scores = expit(calibrate(logits[tuple(cells.T)], settings.calibration))
     working = (positions[:, ::-1] + 0.5) * network.stride[::-1] - 0.5
     # the last cell of an odd axis is half padding, its centre on the very edge of the volume
     edge = np.array(grid.size) * grid.voxel_size
@@ -159,7 +162,12 @@ def find_candidates(
         keep = keep[prepared.valid[tuple(nearest.T)]]
     distance = 0.0 if paper else settings.separation * settings.diameter
     keep = keep[suppress(angstrom[keep], scores[keep], distance=distance)]
-    table = pd.DataFrame(angstrom[keep] / grid.voxel_size - 0.5, columns=["x", "y", "z"])
+    angstrom = angstrom[keep]
+    if settings.calibration:  # else the scores are no probabilities
+        size, places = np.array(settings.voxel_size), angstrom[:, ::-1]
+        places = centred(prepared.volume, places / size - 0.5, scores[keep], diameter=tuple(settings.diameter / size))
+        angstrom = np.clip((places + 0.5)[:, ::-1] * size[::-1], 0, np.nextafter(edge, 0))
+    table = pd.DataFrame(angstrom / grid.voxel_size - 0.5, columns=["x", "y", "z"])
     table["score"] = scores[keep]
     table["class"] = settings.classes[0].name
     return table[grid.contains(table[["x", "y", "z"]])].reset_index(drop=True)

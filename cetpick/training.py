@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
-from cetpick.calibration import Count, choose_threshold, estimate_count
+from cetpick.calibration import Count, choose_threshold, estimate_count, within
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.dataset import Example
-from cetpick.diagnosis import Outcome, diagnose
+from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
+from cetpick.mixture import calibrate, fit
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
@@ -200,13 +202,21 @@ def train(
         checkpoint=checkpoint,
     )
     found_in = [candidates(network, model, example) for example in examples]
-    scores = np.concatenate([score for _, score in found_in])
-    low, expected, high = (number / len(examples) for number in count)
-    model = replace(model, count=expected, count_limits=(low, high), threshold=choose_threshold(scores, count))
+    outcomes = [_outcome(e, model.diameter, *found) for e, found in zip(examples, found_in, strict=True)]
     if len(log) >= FEWEST_STEPS:
-        outcomes = [_outcome(e, model.diameter, *found) for e, found in zip(examples, found_in, strict=True)]
-        diagnose(outcomes, model.threshold)
+        require_learned(outcomes)
+    unlabelled = np.concatenate([o.scores[~within(o.candidates, o.labels, o.radius)] for o in outcomes])
+    hidden = Count(*(number - labels if number else 0.0 for number in count))
     told = {"count": count._asdict(), "left_out_places": sum(len(e.doubtful) for e in examples)}
+    if (mixture := fit(logit(unlabelled), hidden)) is not None:
+        count = Count(*(number + labels for number in mixture.count))
+        model = replace(model, calibration=mixture.knots)
+        outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
+    threshold = choose_threshold(np.concatenate([o.scores for o in outcomes]))
+    low, expected, high = (number / len(examples) for number in count)
+    model = replace(model, count=expected, count_limits=(low, high), threshold=threshold)
+    if len(log) >= FEWEST_STEPS:
+        warn_of_unlike(outcomes, threshold)
     return TrainedModel(network=network, settings=model, log=log, recipe=told)
 
 

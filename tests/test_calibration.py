@@ -1,10 +1,7 @@
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-from scipy.special import expit
 
-from cetpick.calibration import Count, choose_threshold, estimate_count, label_ranks, label_scores, within
+from cetpick.calibration import choose_threshold, estimate_count, label_ranks, label_scores, within
 
 
 def test_label_scores_take_the_best_candidate_in_reach() -> None:
@@ -70,34 +67,17 @@ def test_count_of_labels_that_were_not_found_is_untold() -> None:
     assert high > 80
 
 
-@pytest.mark.parametrize(("gap", "picks"), [(0.3, range(71, 88)), (1.5, [65])])
-def test_a_gap_far_from_the_count_decides_only_when_it_is_wide(gap: float, picks: Sequence[int]) -> None:
-    falling = 2 - 0.05 * np.arange(200.0)
-    falling[65:] -= gap
-    threshold = choose_threshold(expit(falling), Count(60, 80, 100))
-    assert (expit(falling) >= threshold).sum() in picks
+def test_threshold_is_even_where_particles_stand_out() -> None:
+    assert choose_threshold([0.99, 0.98, 0.97, 0.3, *[0.01] * 20]) == 0.5
+    assert choose_threshold([]) == 0.5
 
 
-def test_threshold_moves_into_the_gap_near_the_count() -> None:
-    rng = np.random.default_rng(0)
-    particles, junk = rng.uniform(0.6, 0.9, 100), rng.uniform(0, 0.3, 1000)
-    scores = np.concatenate([particles, junk])
-    for count in (80, 90, 100, 120):
-        threshold = choose_threshold(scores, Count(0.8 * count, count, 1.3 * count))
-        assert (scores >= threshold).sum() == 100
-        assert 0.3 < threshold < 0.6
-
-
-def test_threshold_without_a_gap_keeps_near_the_count() -> None:
-    scores = 1 / (1 + np.exp(np.linspace(4, -4, 400)))
-    assert 80 <= (scores >= choose_threshold(scores, Count(80, 100, 130))).sum() <= 130
-
-
-def test_threshold_of_few_or_no_candidates() -> None:
-    ten = Count(8, 10, 12)
-    assert choose_threshold([], ten) == 0.5
-    assert choose_threshold([0.4], ten) == 0.4
-    assert choose_threshold([0.2, 0.8], Count(1, 1, 1)) == 0.5
+def test_threshold_of_doubtful_candidates_is_the_cut_of_the_best_expected_f1() -> None:
+    probabilities = np.array([0.6, *[0.4] * 10, *[0.1] * 20])
+    f1 = [2 * probabilities[:k].sum() / (k + probabilities.sum()) for k in range(1, 32)]
+    assert int(np.argmax(f1)) == 10  # eleven picks
+    assert choose_threshold(probabilities) == pytest.approx(0.25)
+    assert choose_threshold(probabilities[::-1]) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("hint", [1, 1e7])

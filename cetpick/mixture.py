@@ -1,0 +1,179 @@
+"""How probable each candidate is a particle, from the distribution of all scores.
+
+The logits of a trained network fall into a few populations. Particles that it was not shown are normally distributed
+about some value. Background is a sharp half of a bell that falls from its mode; look-alikes, gold and junk, if there
+are any, are an exponential tail of it. The populations are fitted by expectation-maximisation for many numbers of
+particles, with and without that tail, and averaged by how probable each of these fits is: by its likelihood, and by
+what the scouts (scouting.py) tell of the number of particles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln, logit
+from scipy.stats import norm
+
+from cetpick.calibration import COUNT_QUANTILES, Count
+
+Floats = NDArray[np.float64]
+Knots = tuple[tuple[float, float], ...]
+
+SPREAD, BELIEF = 1.1, 5.0
+"""Usual standard deviation of the particles' logits, and how many particles this knowledge is worth."""
+TAIL_LENGTH, TAIL_BELIEF = 0.7, 5.0
+"""The same for the length of the tail."""
+STEEPNESS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0])
+"""Exponents that the background may fall with; from 1 on when it has a tail besides."""
+TRUST = 0.1
+"""What the likelihood is worth: real populations only resemble these, and it is too sure of itself."""
+NUMBERS = 33
+"""Numbers of particles that are tried."""
+WIDEST = 3.2
+"""They lie within so many standard deviations of the expected one."""
+LEAST_DOUBT = 0.1
+"""Smallest standard deviation of the logarithm of the expected number."""
+NO_IDEA = 1.5
+"""That when scouts told nothing."""
+STEPS, CONVERGED = 200, 1e-3
+BIN = 0.2
+"""Logits, of the histogram that the mode is taken from."""
+FEWEST = 20
+"""Candidates that a fit needs."""
+KNOTS = 24
+SURE = 1e-4
+"""Probabilities nearer than this to 0 or 1 are not told apart by the fit."""
+FLATTEST = 0.05
+"""Least slope of the calibration: it must never make two scores one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What the scores tell.
+
+    Attributes:
+        count: particles among the candidates.
+        knots: of the calibration, see calibrate.
+    """
+
+    count: Count
+    knots: Knots
+
+
+def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
+    """Fit the populations.
+
+    Args:
+        logits: (n,) of the candidates that are not labelled.
+        prior: particles expected among them; all 0 when nothing is known.
+
+    Returns:
+        The mixture; None when there are too few candidates, or all are alike.
+    """
+    values = np.asarray(logits, np.float64)
+    if len(values) < FEWEST or np.ptp(values) < 2 * BIN:
+        return None
+    counts, edges = np.histogram(values, np.arange(values.min() - BIN / 2, values.max() + BIN, BIN))
+    mode = edges[counts.argmax()] + BIN / 2
+    above = values[values > mode]
+    if len(above) < FEWEST:
+        return None
+    expected, doubt = _log_normal(prior, len(values))
+    numbers = np.exp(expected + doubt * np.linspace(-WIDEST, WIDEST, NUMBERS))
+    numbers = np.clip(numbers, 1.0, 0.9 * len(above))
+    fits = [_fit(above, mode, number, tail) for tail in (True, False) for number in numbers]
+    tried = np.tile(numbers, 2)
+    likelihood = np.array([found.likelihood for found in fits])
+    likelihood[:NUMBERS] -= np.log(len(above))  # two parameters more (BIC)
+    log_posterior = TRUST * likelihood - ((np.log(tried) - expected) / doubt) ** 2 / 2
+    weight = np.exp(log_posterior - log_posterior.max())
+    weight /= weight.sum()
+    at_number = weight.reshape(2, -1).sum(axis=0)
+    quantiles = np.interp(COUNT_QUANTILES, np.cumsum(at_number) - at_number / 2, np.log(numbers))
+    low, _, high = np.exp(quantiles).tolist()
+    number = float(np.exp((weight * np.log(tried)).sum()))
+    probability = sum(w * found.probability for w, found in zip(weight, fits, strict=True))
+    return Mixture(count=Count(min(low, number), number, max(high, number)), knots=_knots(above, probability))
+
+
+def calibrate(logits: ArrayLike, knots: Sequence[tuple[float, float]]) -> Floats:
+    """Logits of the probability to be a particle, from those of a network; strictly increasing.
+
+    Args:
+        logits: of any shape.
+        knots: pairs of both, rising; straight lines between them, of slope 1 beyond them. The same values without any.
+    """
+    values = np.asarray(logits, np.float64)
+    if not len(knots):
+        return values
+    before, after = np.array(knots).T
+    beyond = np.minimum(values - before[0], 0) + np.maximum(values - before[-1], 0)
+    result: Floats = np.interp(values, before, after) + beyond
+    return result
+
+
+@dataclass(frozen=True)
+class _Fit:
+    probability: Floats
+    likelihood: float
+
+
+def _fit(values: Floats, mode: float, number: float, tail: bool) -> _Fit:
+    """Fit the populations to values above the mode with a given number of particles; the logarithm of the posterior."""
+    height = np.maximum(values - mode, 1e-3)
+    powers = height[None] ** STEEPNESS[:, None]
+    middle, spread = float(np.median(np.sort(values)[-max(3, int(min(number, len(values) / 2))) :])), SPREAD
+    others = max(len(values) - number, 1.0)
+    tails, length = 0.1 * others * tail, 1.0
+    background, scale, steepness = others - tails, 1.5 * float(np.median(height)), 1.0
+    previous = -np.inf
+    for _ in range(STEPS):
+        of_particles = number * norm.pdf(values, middle, spread)
+        of_tail = tails / length * np.exp(-height / length)
+        falling = np.exp(-((height / scale) ** steepness) - gammaln(1 / steepness))
+        of_background = background * steepness / scale * falling
+        total = of_particles + of_tail + of_background + 1e-300
+        probability = of_particles / total
+        likelihood = float(np.log(total).sum() - number - tails - background)
+        likelihood -= BELIEF * (np.log(spread) + (SPREAD / spread) ** 2 / 2)
+        if likelihood - previous < CONVERGED:
+            break
+        previous = likelihood
+        share = probability.sum() + 1e-9
+        middle = float((probability * values).sum() / share)
+        squares = (probability * (values - middle) ** 2).sum()
+        spread = float(np.sqrt((squares + BELIEF * SPREAD**2) / (share + BELIEF)))
+        if tail:
+            tails = float((of_tail / total).sum())
+            length = (((of_tail / total) * height).sum() + TAIL_BELIEF * TAIL_LENGTH) / (tails + TAIL_BELIEF)
+        weights = of_background / total
+        background = float(weights.sum()) + 1e-9
+        scales = (STEEPNESS * (powers @ weights) / background + 1e-12) ** (1 / STEEPNESS)
+        fitness = np.log(STEEPNESS / scales) - gammaln(1 / STEEPNESS) - 1 / STEEPNESS
+        best = np.where(tail & (STEEPNESS < 1), -np.inf, fitness).argmax()
+        scale, steepness = float(scales[best]), float(STEEPNESS[best])
+    return _Fit(probability, likelihood)
+
+
+def _log_normal(prior: Count, candidates: int) -> tuple[float, float]:
+    """Mean and standard deviation of the logarithm of the number of particles."""
+    if prior.expected <= 0:
+        return float(np.log(max(3.0, 0.02 * candidates))), NO_IDEA
+    low, expected, high = (max(1.0, number) for number in prior)
+    width = norm.ppf(COUNT_QUANTILES[2]) - norm.ppf(COUNT_QUANTILES[0])
+    return float(np.log(expected)), max(LEAST_DOUBT, float(np.log(high / low) / width))
+
+
+def _knots(values: Floats, probability: Floats) -> Knots:
+    """Knots of the calibration through values (n,) and the probabilities found for them."""
+    order = np.argsort(values)
+    rising = np.maximum.accumulate(probability[order])
+    before = np.linspace(values.min(), values.max(), KNOTS)
+    after = logit(np.clip(np.interp(before, values[order], rising), SURE, 1 - SURE))
+    steps = [max(high - low, FLATTEST * (before[1] - before[0])) for low, high in pairwise(after)]
+    after = after[0] + np.concatenate([[0.0], np.cumsum(steps)])
+    return tuple(zip(before.tolist(), after.tolist(), strict=True))

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cetpick.centring import ENOUGH, PROBABLE, centred
+
+DIAMETER = (8.0, 16.0, 16.0)
+
+
+def blobs(number: int, seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """A volume of dark balls, as long as wide in angstrom, and their centres z, y, x."""
+    rng = np.random.default_rng(seed)
+    lattice = np.stack(np.meshgrid([10, 22], *[np.arange(20, 180, 22)] * 2, indexing="ij"), axis=-1).reshape(-1, 3)
+    centres = lattice[rng.permutation(len(lattice))[:number]] + rng.uniform(-1, 1, (number, 3)) * [1, 3, 3]
+    volume = np.zeros((32, 200, 200), np.float32)
+    z, y, x = np.indices(volume.shape)
+    for centre in centres:
+        volume -= np.exp(-(((z - centre[0]) / 2) ** 2 + ((y - centre[1]) / 4) ** 2 + ((x - centre[2]) / 4) ** 2) / 2)
+    volume += ndimage.gaussian_filter(rng.normal(0, noise, volume.shape), (0.5, 1, 1))
+    return volume.astype(np.float32), centres
+
+
+def error(found: np.ndarray, true: np.ndarray) -> float:
+    return float(np.sqrt((((found - true) * [2, 1, 1]) ** 2).sum(axis=1).mean()))
+
+
+def test_centres_come_nearer_to_the_truth() -> None:
+    volume, true = blobs(60, 0, noise=0.5)
+    start = true + np.random.default_rng(1).normal(0, 1, true.shape) * [0.5, 1, 1]
+    moved = centred(volume, start, np.ones(60), diameter=DIAMETER)
+    assert error(moved, true) < 0.85 * error(start, true)
+    assert np.abs(np.median(moved - start, axis=0)).max() < 1e-9
+
+
+def test_improbable_and_far_ones_stay_and_few_are_left_alone() -> None:
+    volume, true = blobs(60, 0, noise=0.5)
+    start = true + np.random.default_rng(1).normal(0, 1, true.shape) * [0.5, 1, 1]
+    weights = np.ones(60)
+    weights[:5] = PROBABLE / 2
+    moved = centred(volume, start, weights, diameter=DIAMETER)
+    np.testing.assert_array_equal(moved[:5], start[:5])
+    assert (moved[5:] != start[5:]).any(axis=1).all()
+    few = np.full(60, 0.9 * ENOUGH / 60)
+    assert centred(volume, start, few, diameter=DIAMETER) is start
+
+
+@pytest.mark.parametrize("shape", [(5, 40, 40), (32, 7, 60)])
+def test_candidates_on_the_border_of_small_volumes(shape: tuple[int, int, int]) -> None:
+    volume = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
+    corners = np.array([[0, 0, 0], shape], float) - [[0.5], [0.5]]
+    positions = np.concatenate([corners, np.random.default_rng(1).uniform(0, 1, (20, 3)) * (np.array(shape) - 1)])
+    moved = centred(volume, positions, np.ones(22), diameter=DIAMETER)
+    assert np.isfinite(moved).all()
+    assert (np.abs(moved - positions) <= 0.3 * 2 * 5).all()

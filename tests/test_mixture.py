@@ -1,0 +1,66 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from cetpick.calibration import Count
+from cetpick.mixture import calibrate, fit
+
+BROAD = Count(50, 100, 200)
+
+
+def populations(particles: int, look_alikes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits as networks give them, and which of them are particles."""
+    rng = np.random.default_rng(seed)
+    background = -5 + np.abs(rng.normal(0, 0.3, 2000))
+    tail = -5 + rng.exponential(0.8, look_alikes)
+    values = np.concatenate([rng.normal(-1.5, 1.0, particles), background, tail, -5 - rng.exponential(0.2, 2000)])
+    return values, np.arange(len(values)) < particles
+
+
+@pytest.mark.parametrize("look_alikes", [0, 60])
+@pytest.mark.parametrize("prior", [BROAD, Count(60, 200, 600), Count(0, 0, 0)])
+def test_count_and_probabilities_of_known_populations(look_alikes: int, prior: Count) -> None:
+    gaps, counts = [], []
+    for seed in range(3):
+        logits, true = populations(120, look_alikes, seed)
+        found = fit(logits, prior)
+        assert found is not None
+        probability = expit(calibrate(logits, found.knots))
+        counts.append(found.count)
+        for low, high in pairwise(np.linspace(0.05, 1, 5)):
+            inside = (probability >= low) & (probability < high)
+            gaps.append((inside.sum() * (true[inside].mean() - probability[inside].mean())) if inside.any() else 0.0)
+    low, expected, high = np.mean(counts, axis=0)
+    assert expected == pytest.approx(120, rel=0.2)
+    assert 0.9 * low < 120 < 1.1 * high
+    assert 1.05 * low < expected < high / 1.05
+    assert np.abs(np.reshape(gaps, (3, -1)).sum(axis=0)).sum() / (3 * 120) < 0.12  # over- and underestimates cancel
+
+
+def test_scouts_decide_where_scores_do_not() -> None:
+    """Without a gap the number of particles is open; then it is what the scouts told."""
+    logits = -5 + np.random.default_rng(0).exponential(0.8, 3000)
+    few, many = (fit(logits, Count(0.8 * n, n, 1.25 * n)) for n in (40, 160))
+    assert few is not None
+    assert many is not None
+    assert few.count.expected < 80 < many.count.expected
+    assert expit(calibrate([-1.0], few.knots)) < expit(calibrate([-1.0], many.knots))
+
+
+def test_too_little_to_fit() -> None:
+    assert fit([], BROAD) is None
+    assert fit(np.full(500, -3.0), BROAD) is None
+    assert fit(np.linspace(-5, 1, 10), BROAD) is None
+
+
+def test_calibration_never_joins_or_swaps_two_scores() -> None:
+    logits, _ = populations(120, 60, 0)
+    found = fit(logits, BROAD)
+    assert found is not None
+    grid = np.linspace(-12, 12, 5000)
+    assert (np.diff(calibrate(grid, found.knots)) > 0).all()
+    np.testing.assert_array_equal(calibrate(grid, ()), grid)
+    knots = ((0.0, -1.0), (1.0, 3.0))
+    np.testing.assert_allclose(calibrate([-2.0, 0.5, 4.0], knots), [-3.0, 1.0, 6.0])
