@@ -120,3 +120,46 @@ def choose_threshold(probabilities: ArrayLike) -> float:
     picks = np.arange(1, len(ranked) + 1)
     best = int(np.argmax(2 * np.cumsum(ranked) / (picks + ranked.sum())))
     return float(ranked[best : best + 2].mean())
+
+
+def precision_threshold(probabilities: ArrayLike, precision: float) -> float:
+    """The lowest cut above which the expected precision, the mean probability of the picks, is at least `precision`.
+
+    Args:
+        probabilities: (m,) of all candidates.
+        precision: 0 to 1.
+
+    Returns:
+        The probability of the last pick; when even the best candidate is too improbable, a cut above it.
+    """
+    ranked = np.sort(np.asarray(probabilities, np.float64))[::-1]
+    # the mean of falling values falls, so the cut is the last place where it is high enough
+    enough = int((np.cumsum(ranked) >= precision * np.arange(1, len(ranked) + 1)).sum())
+    if enough:
+        return float(ranked[enough - 1])
+    return float(np.nextafter(ranked[0], 2)) if len(ranked) else 1.0
+
+
+class Expectation(NamedTuple):
+    """What a cut is expected to give: so many picks, so many of them particles."""
+
+    threshold: float
+    picks: int
+    particles: float
+
+
+EXPECTED_AT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Thresholds of the table of expected precision and recall."""
+
+
+def expectations(probabilities: ArrayLike) -> list[Expectation]:
+    """What each cut of EXPECTED_AT, after that of 0, is expected to give.
+
+    Of several tomograms, picks and particles add up; the particles at 0 are all there are expected to be.
+
+    Args:
+        probabilities: (m,) of all candidates.
+    """
+    values = np.asarray(probabilities, np.float64)
+    cuts = (0.0, *EXPECTED_AT)
+    return [Expectation(cut, int((values >= cut).sum()), float(values[values >= cut].sum())) for cut in cuts]

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from cetpick.calibration import choose_threshold, estimate_count, label_ranks, label_scores, within
+from cetpick.calibration import (
+    choose_threshold,
+    estimate_count,
+    expectations,
+    label_ranks,
+    label_scores,
+    precision_threshold,
+    within,
+)
 
 
 def test_label_scores_take_the_best_candidate_in_reach() -> None:
@@ -78,6 +86,22 @@ def test_threshold_of_doubtful_candidates_is_the_cut_of_the_best_expected_f1() -
     assert int(np.argmax(f1)) == 10  # eleven picks
     assert choose_threshold(probabilities) == pytest.approx(0.25)
     assert choose_threshold(probabilities[::-1]) == pytest.approx(0.25)
+
+
+def test_cut_of_an_expected_precision() -> None:
+    probabilities = [0.5, 0.9, 0.7, 0.1]  # means of the best: .9, .8, .7, .55
+    assert [precision_threshold(probabilities, p) for p in (0.9, 0.8, 0.75, 0.6, 0.5)] == [0.9, 0.7, 0.7, 0.5, 0.1]
+    none = precision_threshold(probabilities, 0.95)
+    assert not (np.array(probabilities) >= none).any()
+    assert precision_threshold([], 0.9) == 1
+
+
+def test_expectations_of_cuts() -> None:
+    told = {cut: (picks, particles) for cut, picks, particles in expectations([0.96, 0.5, 0.3, 0.01])}
+    assert told[0] == (4, pytest.approx(1.77))
+    assert told[0.5] == (2, pytest.approx(1.46))
+    assert told[0.95] == (1, 0.96)
+    assert expectations([])[0] == (0, 0, 0)
 
 
 @pytest.mark.parametrize("hint", [1, 1e7])
