@@ -31,7 +31,7 @@ def load_model(path: str | PathLike[str], device: torch.device) -> tuple[Default
     """Rebuild the network of a model file on `device`, in eval mode.
 
     Raises:
-        InputError: not a model file, or weights that do not fit its settings.
+        InputError: not a model file, or weights that do not fit its settings or are not finite.
     """
     settings = read_settings(path)
     network = build_network(settings)
@@ -40,4 +40,6 @@ def load_model(path: str | PathLike[str], device: torch.device) -> tuple[Default
     except (RuntimeError, SafetensorError, OSError) as error:
         found = str(error).splitlines()[-1].strip()  # torch lists every tensor
         raise InputError("the weights do not fit the model's settings", file=path, found=found, cure=CURE) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise InputError("the model's weights are not numbers", file=path, found="NaN or infinity", cure=CURE)
     return network.to(device).eval(), settings

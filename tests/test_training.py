@@ -183,6 +183,12 @@ def test_bad_model_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(InputError, match=r"bad\.safetensors"):
             load_model(path, CPU)
+    network = build_network(settings)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = float("nan")
+    save_model(path, network, settings)
+    with pytest.raises(InputError, match="weights are not numbers"):
+        load_model(path, CPU)
     with pytest.raises(InputError, match="no such model file"):
         load_model(tmp_path / "missing.safetensors", CPU)
 
