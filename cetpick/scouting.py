@@ -32,7 +32,7 @@ from cetpick.modes.default import DefaultRecipe
 from cetpick.optimisation import Progress, optimise
 from cetpick.resume import Checkpoint
 
-STEPS = 1 / 3
+STEPS = 1 / 5
 """Length of each scout's training, as a fraction of the final one."""
 SAME_PLACE = 0.3
 """Candidates of the two scouts nearer than this, in diameters, are one."""

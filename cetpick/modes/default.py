@@ -20,7 +20,7 @@ from cetpick.networks.build import build_network
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.pretrained import load_pretrained
 
-STEPS = {"pretrained": 300, "random": 600}
+STEPS = {"pretrained": 500, "random": 1000}
 """Steps by the weights that training starts with."""
 PRETRAINED_RATE = 0.5
 """Learning rate of pretrained weights, in units of that of the last layer."""

@@ -25,7 +25,7 @@ from cetpick.workflows.pick import PickSummary, Training, run_pick
 from cetpick.workflows.simulate import SimulatedTomogram, run_simulate
 
 LABELS = 24
-STEPS = 240
+STEPS = 300
 """Enough for the small tomograms of the demo; a run of one's own takes more."""
 
 
