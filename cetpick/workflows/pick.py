@@ -396,13 +396,13 @@ class _Batch:
             return write_tomogram(self._output, record, diameter=settings.diameter)
 
     def _fail(self, job: _Job, error: CetpickError) -> None:
-        """Note a failure, and take away results of the tomogram as it was before."""
+        """Note a failure, and take away results of the tomogram as it was before; candidates to be cut stay."""
         self.plan = replace(self.plan, failures={**self.plan.failures, job.place: str(error)})
         if job.record is not None:
             self._begin()
         if self._begun:
             write_run(self._output, self._record, self.plan)
-        if self._overwrite or job.record is not None:
+        if job.todo == "pick":
             discard(self._output, job.info.name)
 
 

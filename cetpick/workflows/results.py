@@ -245,7 +245,11 @@ def renewed(output: Path, record: TomogramRecord, info: TomogramInfo) -> Tomogra
 
     Files that were copied get their new time, so that they need not be read again the next time.
     """
-    outputs = {name: replace(stamp, modified=size_and_time(output / name)[1]) for name, stamp in record.outputs.items()}
+    outputs = {
+        name: replace(stamp, modified=size_and_time(output / name)[1])
+        for name, stamp in record.outputs.items()
+        if stamp.fits(output / name)
+    }
     now = replace(
         record,
         info=replace(info, header={}),
