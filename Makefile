@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers.
 test: lint  ## All quick tests, with a CPU alone in minutes.
 	$(BIN)/pytest
 
-test-slow: $(VENV)/.installed-dev  ## Tests against RELION, installed from Debian's archive (as root).
+test-slow: $(VENV)/.installed-dev  ## Tests against RELION and Slurm, installed from Debian's archive (as root).
 	tests/slow/install.sh
 	$(BIN)/pytest -m slow
 

@@ -15,8 +15,9 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 def held_signals() -> Iterator[list[int]]:
     """Hold back Ctrl-C and SIGTERM during the body, yield the list of those that came, and deliver them after it.
 
-    A second one interrupts the body at once. Signals that are ignored stay so; outside of the main thread, where Python
-    handles none, nothing is held.
+    A second Ctrl-C interrupts the body at once. SIGTERM may come twice for one end: Slurm sends it to a batch script,
+    which passes it on, and to all that the script has started. Signals that are ignored stay so; outside of the main
+    thread, where Python handles none, nothing is held.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -32,7 +33,7 @@ def held_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         came.append(number)
-        if len(came) > 1:
+        if number == signal.SIGINT and len(came) > 1:
             restore()
             signal.raise_signal(number)
 

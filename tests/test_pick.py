@@ -46,8 +46,10 @@ def results(tiny: TinySet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_outputs_agree_with_each_other(results: Path, tiny: TinySet) -> None:
     assert sorted(p.name for p in results.iterdir()) == [
         "candidates",
+        "model.run.json",
         "model.safetensors",
         "particles.star",
+        "records",
         "run.json",
         "two.csv",
         "two.mod",
@@ -257,8 +259,8 @@ def test_unusable_input_ends_at_once_with_one_message_and_writes_nothing(
 
 def test_earlier_results_are_kept_unless_told(results: Path, tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
-    command = ["pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", results]
-    assert cetpick(monkeypatch, *command) == 2
+    command = ["pick", tiny.path("one"), "--model", results / "model.safetensors", "-o", results]
+    assert cetpick(monkeypatch, *command) == 2  # particles.star would lose tomogram two
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
 
 

@@ -28,12 +28,19 @@ out = Path(sys.argv[sys.argv.index("-o") + 1])
 with open("calls.jsonl", "a") as log:
     log.write(json.dumps(sys.argv[1:]) + "\\n")
 time.sleep(float(Path("sleep").read_text()) if Path("sleep").exists() else 0)
-(out / "candidates").mkdir(exist_ok=True)
-names = Path("picks").read_text().split()
-for name in names:
-    (out / "candidates" / f"{name}.csv").write_text("x,y,z,score,class\\n3,4,5,0.9,particle\\n6,7,2,0.4,particle\\n")
 if "--model" not in sys.argv:
-    (out / "model.safetensors").write_bytes(Path("made.safetensors").read_bytes())
+    (out if sys.argv[1] == "train" else out / "model.safetensors").write_bytes(Path("made.safetensors").read_bytes())
+if sys.argv[1] == "pick":
+    threshold = float(sys.argv[sys.argv.index("--threshold") + 1]) if "--threshold" in sys.argv else 0.5
+    run = out / "run.json"
+    before = json.loads(run.read_text())["tomograms"] if run.exists() else {}
+    names = sorted({*before, *Path("picks").read_text().split()})
+    candidates = {0.9: "3,4,5,0.9,particle", 0.4: "6,7,2,0.4,particle"}
+    picks = [text for score, text in candidates.items() if score >= threshold]
+    for name in names:
+        (out / f"{name}.csv").write_text("\\n".join(["x,y,z,score,class", *picks, ""]))
+    values = {"threshold": threshold, "tomograms": {name: {} for name in names}}
+    run.write_text(json.dumps({"cetpick": "1", "command": "pick", "started": "now", **values}))
 sys.exit(int(Path("code").read_text()) if Path("code").exists() else 0)
 """
 MICROGRAPHS = """
@@ -201,25 +208,50 @@ def test_continue_cuts_again_and_finishes_what_is_missing(project):
     Path("code").unlink()
     assert relion(*arguments) == 0
     assert markers() == {"SUCCESS"}
-    star = calls()[1][1]
-    assert list(read_star(star)["global"]["rlnTomoName"]) == ["t2"]
     assert len(read_star(JOB / "particles.star")["particles"]) == 2
     assert relion(*arguments, "--threshold", "0.3") == 0
     assert len(read_star(JOB / "particles.star")["particles"]) == 4
-    assert len(calls()) == 2
+    # each time cetpick is asked for all, and left to see what is missing
+    assert [call[:2] for call in calls()] == [["pick", "tomograms.star"]] * 3
+    assert not any("--overwrite" in call or "--resume" in call for call in calls())
     # another model: nothing of what is there counts
     os.utime("m.safetensors", ns=(1, 1))
-    Path("picks").write_text("t1 t2")
+    (JOB / "records").mkdir()
+    (JOB / "records/t1.json").touch()
+    (JOB / "run.1of1.json").touch()
+    Path("picks").write_text("t1")
+    assert relion(*arguments) == 1
+    assert list(read_star(JOB / "particles.star")["particles"]["rlnTomoName"]) == ["t1"]
+    assert not any((JOB / name).exists() for name in ("records/t1.json", "run.1of1.json", "t2.csv"))
+
+
+def test_results_of_tomograms_that_are_no_longer_asked_for_are_removed(project):
+    arguments = ("--in_mics", "tomograms.star", "--model", "m.safetensors")
     assert relion(*arguments) == 0
-    assert len(calls()) == 3
-    assert calls()[2][1] == "tomograms.star"
+    (JOB / "records").mkdir()
+    for name in ("t0", "t1"):
+        (JOB / f"records/{name}.json").touch()
+    assert relion(*arguments) == 0
+    assert [path.name for path in (JOB / "records").iterdir()] == ["t1.json"]
+
+
+def test_a_training_goes_on_and_other_labels_start_over(project):
+    arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60")
+    for _ in range(2):
+        assert relion(*arguments) == 0
+    first, second = calls()
+    assert first == second
+    assert "--resume" in first
+    assert "--overwrite" not in first
+    for name in ("model.run.json", "model.checkpoint"):
+        (JOB / name).touch()
+    (project / "made.safetensors").unlink()  # so that the training fails
+    assert relion(*arguments, "--seed", "3") == 1
+    assert not any((JOB / f"model{ending}").exists() for ending in (".run.json", ".checkpoint", ".safetensors"))
 
 
 def test_train_only_leaves_a_model(project):
-    Path("picks").write_text("")
     arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60", "--train")
-    trainer = FAKE.replace('out / "model.safetensors"', "out").replace('(out / "candidates").mkdir(exist_ok=True)', "")
-    (project / "fake.py").write_text(trainer)
     assert relion(*arguments) == 0
     assert markers() == {"SUCCESS"}
     assert (JOB / "model.safetensors").is_file()

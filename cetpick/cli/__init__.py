@@ -12,12 +12,14 @@ import typer
 
 from cetpick import __version__
 from cetpick.cli.check import check
+from cetpick.cli.collect import collect
 from cetpick.cli.convert import convert
 from cetpick.cli.demo import demo
 from cetpick.cli.doctor import doctor
 from cetpick.cli.evaluate import evaluate
 from cetpick.cli.info import info
 from cetpick.cli.pick import pick
+from cetpick.cli.repick import repick
 from cetpick.cli.simulate import simulate
 from cetpick.cli.train import train
 from cetpick.errors import CetpickError, CetpickWarning
@@ -38,7 +40,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done, "
     "130 and 143 stopped by Ctrl-C and SIGTERM.",
 )
-for command in (pick, train, check, evaluate, convert, info, simulate, demo, doctor):
+for command in (pick, collect, repick, train, check, evaluate, convert, info, simulate, demo, doctor):
     app.command(no_args_is_help=command not in (demo, doctor))(command)
 
 
@@ -63,7 +65,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 
 
 def _terminate(*_: object) -> None:
-    """Leave as after an exception, so that nothing is left half-written."""
+    """Leave as after an exception, so that nothing is left half-written; a second SIGTERM does not cut that short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(TERMINATED)
 
 

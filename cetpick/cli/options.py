@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from cetpick.workflows.collect import CollectSummary
 
 
 class ModeName(StrEnum):
@@ -163,6 +166,29 @@ def print_fields(values: Mapping[str, Any]) -> None:
             lines = _aligned(value) if isinstance(value[0], Mapping) else value
         for number, line in enumerate(lines):
             typer.echo(f"  {'' if number else name.replace('_', ' '):{width}}  {line}")
+
+
+def tell_lacking(failures: Sequence[str], missing: Mapping[str, str]) -> None:
+    """Name on stderr the tomograms that failed, and those that are missing, by the reason."""
+    for failure in failures:
+        typer.echo(f"failed: {failure}", err=True)
+    for reason in dict.fromkeys(missing.values()):
+        names = ", ".join(name for name, why in missing.items() if why == reason)
+        typer.echo(f"missing ({reason}): {names}", err=True)
+
+
+def tell_collected(summary: CollectSummary, *, as_json: bool) -> NoReturn:
+    """Tell what has become of the results in a folder, and end with the exit code for it."""
+    if as_json:
+        print_json(vars(summary))
+        raise typer.Exit(summary.exit_code)
+    tell_lacking(summary.failures, summary.missing)
+    lacking = {"failed": len(summary.failures), "missing": len(summary.missing)}
+    told = "".join(f", {number} {what}" for what, number in lacking.items() if number)
+    typer.echo(f"{sum(summary.picks.values())} picks in {len(summary.picks)} tomograms{told}")
+    results = f"{summary.output / 'particles.star'}, {summary.output / 'run.json'}"
+    typer.echo(f"threshold {summary.threshold:.3f}; results: {results}")
+    raise typer.Exit(summary.exit_code)
 
 
 def print_json(values: Any) -> None:

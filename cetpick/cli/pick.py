@@ -42,6 +42,10 @@ def pick(
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Pick the I-th of N parts of the tomograms; then `cetpick collect OUT`."),
+    ] = None,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
@@ -49,18 +53,23 @@ def pick(
 ) -> None:
     """Pick tomograms with a model, or train on labels first. Only the TOMOGRAMs named are picked.
 
+    The same command again does what is missing or has changed.
+
     Examples:
       cetpick pick *.rec --train tomo1.rec --labels tomo1.mod --diameter 250 -o picks
 
       cetpick pick *.rec --model picks/model.safetensors -o more
 
       cetpick pick Tomograms/job007/tomograms.star --labels particles.star -d 250 -o picks
+
+      cetpick pick *.rec --model m.safetensors -o picks --shard 3/8
     """
     from cetpick.cli.progress import reporting
     from cetpick.config import PickSettings, TrainSettings
     from cetpick.errors import InputError
     from cetpick.workflows.inputs import InputOptions
     from cetpick.workflows.pick import Training, run_pick
+    from cetpick.workflows.results import Shard
 
     training = None
     if model and (labels or train or diameter or steps or count_hint or resume or mode != opt.ModeName.default):
@@ -78,21 +87,25 @@ def pick(
             tomograms, output=output, model=model, training=training,
             settings=PickSettings(threshold=threshold, top=top), star=star.value if star else None,
             options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
-            device=device, threads=threads, resume=resume, overwrite=overwrite, progress=reporter.step,
-            picked=reporter.tomogram,
+            device=device, threads=threads, shard=Shard.parse(shard) if shard else None, resume=resume,
+            overwrite=overwrite, progress=reporter.step, say=reporter.say,
         )  # fmt: skip
     if as_json:
-        opt.print_json(vars(summary) | {"settings": summary.settings.to_dict()})
-    else:
-        if training is not None:
-            typer.echo(f"{summary.model}: {summary.settings.told}")
-        for name, count in summary.picks.items():
-            also = " (also trained on)" if name in summary.trained_on else ""
-            typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{also}")
-        for failure in summary.failures:
-            typer.echo(f"failed: {failure}", err=True)
-        if summary.picks:
-            typer.echo(
-                f"threshold {summary.threshold:.3f}; results: {output / 'particles.star'}, {output / 'run.json'}"
-            )
+        values = vars(summary) | {"settings": summary.settings.to_dict(), "shard": shard}
+        opt.print_json(values)
+        raise typer.Exit(summary.exit_code)
+    if training is not None:
+        typer.echo(f"{summary.model}: {summary.settings.told}")
+    for name, count in summary.picks.items():
+        also = " (also trained on)" if name in summary.trained_on else ""
+        typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{also}")
+    opt.tell_lacking(summary.failures, summary.missing)
+    done = {"done before": len(summary.done_before), "cut again": len(summary.cut_again)}
+    done["picked"] = len(summary.picks) - sum(done.values())
+    done |= {"failed": len(summary.failures), "missing": len(summary.missing)}
+    typer.echo(", ".join(f"{number} {what}" for what, number in done.items() if number) or "nothing to do")
+    results = f"{output / 'particles.star'}, {output / 'run.json'}"
+    if summary.shard is not None:
+        results = f"shard {summary.shard}; when all have ended: cetpick collect {output}"
+    typer.echo(f"threshold {summary.threshold:.3f}; results: {results}")
     raise typer.Exit(summary.exit_code)

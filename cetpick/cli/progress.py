@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from cetpick.records import TomogramInfo
+from typing import Protocol
 
 
 class Reporter(Protocol):
@@ -16,15 +13,15 @@ class Reporter(Protocol):
     def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
         """A training step is done."""
 
-    def tomogram(self, info: TomogramInfo, picks: int, candidates: int) -> None:
-        """A tomogram is picked."""
+    def say(self, text: str) -> None:
+        """What else there is to tell, a line."""
 
 
 class _Silent:
     def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
         pass
 
-    def tomogram(self, info: TomogramInfo, picks: int, candidates: int) -> None:
+    def say(self, text: str) -> None:
         pass
 
 
@@ -50,7 +47,7 @@ def reporting(*, quiet: bool) -> Iterator[Reporter]:
                 if step == steps or (not console.is_terminal and step % 100 == 0):
                     console.print(f"{what}: step {step} of {steps}, loss {log['loss']:.3f}")
 
-            def tomogram(self, info: TomogramInfo, picks: int, candidates: int) -> None:
-                console.print(f"picked {info.name}: {picks} picks of {candidates} candidates")
+            def say(self, text: str) -> None:
+                console.print(text, markup=False, soft_wrap=True)
 
         yield _Shown()

@@ -52,4 +52,5 @@ def train(
     if as_json:
         opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})
     else:
-        typer.echo(f"{summary.model}: trained on {summary.labels} labels, {summary.settings.told}")
+        before = " before" if summary.done_before else ""
+        typer.echo(f"{summary.model}: trained{before} on {summary.labels} labels, {summary.settings.told}")

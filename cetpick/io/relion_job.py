@@ -7,7 +7,7 @@ labels.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,12 +216,6 @@ def add_reconstructions(tomograms_star: Path, infos: Sequence[TomogramInfo], out
     table[FILES["reconstructed"]] = [str(info.path) for info in chosen]
     write_star(output, {"global": table}, version="50001")
     return missing
-
-
-def select_tomograms(tomograms_star: Path, names: Collection[str], output: Path) -> None:
-    """Write a tomograms.star with those rows of another whose rlnTomoName is among `names`."""
-    table = read_star(tomograms_star)["global"]
-    write_star(output, {"global": table[table[NAME].isin(list(names))]}, version="50001")
 
 
 def lacks_reconstructions(tomograms_star: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +121,57 @@ def read_tomogram(
     return Tomogram(info=source, data=read_voxels(source.path, header))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A tomogram that was named, not opened yet.
+
+    Attributes:
+        name: what it will be called; the file where that cannot be told.
+        path: the file.
+        relion: its row of a tomograms.star, if it came from one.
+        error: why it cannot be used, where a tomograms.star tells that already.
+    """
+
+    name: str
+    path: Path
+    relion: RelionTomogram | None = None
+    error: CetpickError | None = None
+
+    def open(self, *, voxel_size: float | None = None) -> TomogramInfo:
+        """Read its header; as read_info.
+
+        Raises:
+            CetpickError: it cannot be used.
+        """
+        if self.error is not None:
+            raise self.error
+        return read_info(self.path, name=self.name, voxel_size=voxel_size, relion=self.relion)
+
+
+def list_inputs(
+    paths: Iterable[str | PathLike[str]],
+    *,
+    which: Which = "reconstructed",
+    names: Literal["file", "parent"] = "file",
+) -> list[Listed]:
+    """Name tomograms and those that RELION's tomograms.star files list, without opening any of them.
+
+    Args:
+        paths: tomograms and tomograms.star files (by the ending .star), mixed.
+        which: of the tomograms in a tomograms.star, those as reconstructed or as denoised.
+        names: "parent" puts the name of the parent folder and an underscore before every name.
+
+    Returns:
+        One entry a tomogram, row of a tomograms.star or file that is none, in the order given.
+
+    Raises:
+        InputError: two tomograms have the same name.
+    """
+    listed = [entry for path in map(Path, paths) for entry in _listed(path, which, names)]
+    _check_names(entry for entry in listed if entry.error is None)
+    return listed
+
+
 def open_inputs(
     paths: Iterable[str | PathLike[str]],
     *,
@@ -131,10 +182,10 @@ def open_inputs(
     """Read the headers of tomograms and of those that RELION's tomograms.star files list.
 
     Args:
-        paths: tomograms and tomograms.star files (by the ending .star), mixed.
+        paths: as of list_inputs.
         voxel_size: angstrom, of all of them; see read_info.
-        which: of the tomograms in a tomograms.star, those as reconstructed or as denoised.
-        names: "parent" puts the name of the parent folder and an underscore before every name.
+        which: as of list_inputs.
+        names: as of list_inputs.
 
     Returns:
         The tomograms in the order given, and an error for each that cannot be used.
@@ -144,46 +195,43 @@ def open_inputs(
     """
     infos: list[TomogramInfo] = []
     failures: list[CetpickError] = []
-    for path, relion in _listed(paths, which, failures):
+    for entry in list_inputs(paths, which=which, names=names):
         try:
-            info = read_info(path, voxel_size=voxel_size, relion=relion)
+            infos.append(entry.open(voxel_size=voxel_size))
         except CetpickError as error:
             failures.append(error)
-            continue
-        infos.append(
-            replace(info, name=f"{_named_by(path).parent.resolve().name}_{info.name}") if names == "parent" else info
-        )
-    _check_names(infos)
     return infos, failures
 
 
-def _listed(
-    paths: Iterable[str | PathLike[str]], which: Which, failures: list[CetpickError]
-) -> Iterator[tuple[Path, RelionTomogram | None]]:
-    for path in map(Path, paths):
-        if path.suffix.lower() != ".star":
-            yield path, None
-            continue
+def _listed(path: Path, which: Which, names: Literal["file", "parent"]) -> Iterator[Listed]:
+    rows: list[tuple[Path, RelionTomogram | None]] = [(path, None)]
+    if path.suffix.lower() == ".star":
+        rows = []
         try:
             tomograms, unusable = scan_tomograms_star(path, which=which)
         except CetpickError as error:
-            failures.append(error)
+            yield Listed(name=str(path), path=path, error=error)
         else:
-            failures += unusable
-            yield from tomograms
+            yield from (Listed(name=str(path), path=path, error=error) for error in unusable)
+            rows += tomograms
+    for file, relion in rows:
+        name = relion.name if relion else tomogram_name(file)
+        if names == "parent":
+            name = f"{_named_by(file).parent.resolve().name}_{name}"
+        yield Listed(name=name, path=file, relion=relion)
 
 
-def _check_names(infos: Iterable[TomogramInfo]) -> None:
-    seen: dict[str, TomogramInfo] = {}
-    for info in infos:
-        if other := seen.get(info.name):
-            same = info.path.resolve() == other.path.resolve()
+def _check_names(listed: Iterable[Listed]) -> None:
+    seen: dict[str, Listed] = {}
+    for entry in listed:
+        if other := seen.get(entry.name):
+            same = entry.path.resolve() == other.path.resolve()
             raise InputError(
-                f"two tomograms are called {info.name}",
-                found=f"{other.path} and {info.path}",
+                f"two tomograms are called {entry.name}",
+                found=f"{other.path} and {entry.path}",
                 cure="name it once" if same else "use --names parent, or rename one",
             )
-        seen[info.name] = info
+        seen[entry.name] = entry
 
 
 def _read_header(path: Path, relion: RelionTomogram | None) -> VolumeHeader:

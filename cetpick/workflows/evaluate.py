@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cetpick.io.naming import NAME_ENDINGS as LABEL_ENDINGS
 from cetpick.io.naming import find_tomogram, named_after, plain_name
 from cetpick.io.tomograms import SAME_VOXEL_SIZE
 from cetpick.metrics import Margin, Result, Scene, Score, evaluate
+from cetpick.peaks import suppress
 from cetpick.records import Coordinates, TomogramInfo
 from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
@@ -38,12 +39,22 @@ class PickRun:
         voxel_size: angstrom.
         diameter: of the particle, angstrom.
         size: voxels along x, y, z.
+        separation: no pick is nearer to a better one than this fraction of the diameter; None: as candidates are.
     """
 
     threshold: float
     voxel_size: float
     diameter: float
     size: tuple[int, int, int] | None
+    separation: float | None = None
+
+    def thinned(self, candidates: Coordinates) -> Coordinates:
+        """The candidates that `cetpick repick --separation` has left."""
+        if self.separation is None:
+            return candidates
+        distance = self.separation * self.diameter / self.voxel_size
+        kept = suppress(candidates.xyz, candidates.table["score"].to_numpy(), distance=distance)
+        return replace(candidates, table=candidates.table.iloc[kept].reset_index(drop=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +219,8 @@ def read_point_sets(
                     found=f"the first is {sets[tomogram].source}",
                     cure="give one of them",
                 )
-            sets[tomogram] = PointSet(tomogram=tomogram, source=file, coordinates=record, run=run)
+            coordinates = run.thinned(record) if run else record
+            sets[tomogram] = PointSet(tomogram=tomogram, source=file, coordinates=coordinates, run=run)
     return sets
 
 
@@ -262,6 +274,7 @@ def read_run(folder: Path) -> dict[str, PickRun]:
                 voxel_size=float(entry["voxel_size"]),
                 diameter=diameter,
                 size=_size(entry.get("size")),
+                separation=entry.get("separation"),
             )
             for name, entry in record["tomograms"].items()
         }

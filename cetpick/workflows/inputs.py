@@ -15,7 +15,7 @@ from cetpick.io.coordinates import pair_labels
 from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
-from cetpick.io.tomograms import open_inputs
+from cetpick.io.tomograms import Listed, list_inputs
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 
 
@@ -36,21 +36,41 @@ class InputOptions:
     binned: bool | None = None
 
 
+def list_tomograms(paths: Sequence[Path], options: InputOptions) -> list[Listed]:
+    """The tomograms that were named, not opened yet; those that cannot be used are among them.
+
+    Raises:
+        InputError: none is named, or two have one name.
+    """
+    if not paths:
+        raise InputError("no tomogram given", cure="name one or more tomograms, or a tomograms.star")
+    return list_inputs(paths, which=options.which, names=options.names)
+
+
 def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[TomogramInfo], list[CetpickError]]:
-    """Headers of the tomograms to pick, and the errors of those that cannot be used.
+    """Headers of the tomograms that were named, and the errors of those that cannot be used.
 
     Raises:
         InputError: none is usable, or two have one name.
     """
-    if not paths:
-        raise InputError("no tomogram given", cure="name one or more tomograms, or a tomograms.star")
-    infos, failures = open_inputs(paths, voxel_size=options.voxel_size, which=options.which, names=options.names)
+    infos: list[TomogramInfo] = []
+    failures: list[CetpickError] = []
+    for entry in list_tomograms(paths, options):
+        try:
+            infos.append(entry.open(voxel_size=options.voxel_size))
+        except CetpickError as error:
+            failures.append(error)
     if not infos:
-        if len(failures) == 1:
-            raise InputError(f"no usable tomogram\n{failures[0]}")
-        listed = "\n".join(str(failure) for failure in failures)
-        raise InputError(f"none of the {len(failures)} tomograms is usable\n{listed}")
+        raise none_usable(failures)
     return infos, failures
+
+
+def none_usable(failures: Sequence[CetpickError]) -> InputError:
+    """The error when no tomogram can be opened, for these reasons."""
+    if len(failures) == 1:
+        return InputError(f"no usable tomogram\n{failures[0]}")
+    listed = "\n".join(str(failure) for failure in failures)
+    return InputError(f"none of the {len(failures)} tomograms is usable\n{listed}")
 
 
 def open_labelled(

@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from cetpick.checkpoint import load_model
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.inference import TileableNetwork, find_candidates
-from cetpick.interrupts import held_signals
-from cetpick.io.imod import coordinates_to_mod
-from cetpick.io.relion import Flavour, write_optimisation_set, write_particles
-from cetpick.io.table import write_table
-from cetpick.io.tomograms import read_tomogram
+from cetpick.io.model import read_settings
+from cetpick.io.relion import Flavour
+from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import Exclusions, prepare, valid_voxels
-from cetpick.records import Picks, TomogramInfo
-from cetpick.workflows.inputs import InputOptions, open_labelled, open_tomograms, warn_of_contrast, warn_of_scale
-from cetpick.workflows.record import RunRecord, prepare_output
-from cetpick.workflows.train import train_and_save
+from cetpick.records import Coordinates, TomogramInfo
+from cetpick.workflows.collect import run_collect
+from cetpick.workflows.inputs import (
+    InputOptions,
+    list_tomograms,
+    none_usable,
+    open_labelled,
+    warn_of_contrast,
+    warn_of_scale,
+)
+from cetpick.workflows.record import (
+    RunRecord,
+    Stamp,
+    keeping_warnings,
+    prepare_output,
+    read_record,
+    record_beside,
+    refuse_earlier,
+    size_and_time,
+)
+from cetpick.workflows.results import (
+    DATASET_FILES,
+    RUN_FILE,
+    Cut,
+    Maker,
+    Plan,
+    Shard,
+    Todo,
+    TomogramRecord,
+    discard,
+    judge,
+    read_run,
+    read_tomogram_record,
+    record_file,
+    renewed,
+    tomogram_files,
+    write_run,
+    write_tomogram,
+)
+from cetpick.workflows.train import is_model_of, train_and_save
 
-RUN_FILES = ("particles.star", "optimisation_set.star", "run.json")
+SHOWN = 5
+"""So many of the results that are in the way are named, and the number of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +92,13 @@ class PickSummary:
         threshold: scores from here on are picks.
         picks: number of picks by tomogram.
         candidates: number of candidates by tomogram.
-        files: what was written, run.json last.
+        files: what the results are, the record of the run last.
         failures: one message a tomogram that could not be picked.
+        missing: why, by tomogram, for those whose results were lost before they were collected.
         trained_on: names of those picked tomograms that were trained on.
+        done_before: names of those whose results were there already.
+        cut_again: names of those whose stored candidates were cut again.
+        shard: which part of the tomograms this was, None for all.
     """
 
     output: Path
@@ -66,12 +109,35 @@ class PickSummary:
     candidates: dict[str, int] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
+    done_before: list[str] = field(default_factory=list)
+    cut_again: list[str] = field(default_factory=list)
+    shard: Shard | None = None
 
     @property
     def exit_code(self) -> int:
         """0 when all was picked, else 1."""
-        return 1 if self.failures else 0
+        return 1 if self.failures or self.missing else 0
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One tomogram to see to.
+
+    Attributes:
+        place: in the listing.
+        info: the tomogram.
+        warnings: given when it was opened.
+        todo: what there is to do.
+        record: of the results that are there.
+    """
+
+    place: int
+    info: TomogramInfo
+    warnings: list[str]
+    todo: Todo = "pick"
+    record: TomogramRecord | None = None
 
 
 def run_pick(
@@ -86,12 +152,16 @@ def run_pick(
     device: str = "auto",
     threads: int | None = None,
     symmetries: bool = True,
+    shard: Shard | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
-    picked: Callable[[TomogramInfo, int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PickSummary:
     """Pick tomograms and write the results to a folder; see the README for the files.
+
+    What the folder holds already of the same tomograms, model and version is not done again; with another cut the
+    stored candidates are cut again.
 
     Args:
         tomograms: to pick: tomogram files and tomograms.star files.
@@ -104,127 +174,386 @@ def run_pick(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
         symmetries: average over the eight in-plane symmetries.
+        shard: pick this part only, and leave it to `collect` to make particles.star and run.json.
         resume: go on from the checkpoint of a training that was stopped, if there is one.
-        overwrite: replace earlier results, and without `resume` a checkpoint.
+        overwrite: do everything anew and replace earlier results, and without `resume` a checkpoint.
         progress: told of every training step.
-        picked: told of every picked tomogram, its picks and candidates.
+        say: told in a line what there is to do, and of every tomogram that is seen to.
 
     Raises:
-        InputError: unusable input, or no usable tomogram; nothing was written.
+        InputError: unusable input, no usable tomogram, or results of something else in the way; nothing was written.
         TrainingError: the training failed.
     """
-    options, settings = options or InputOptions(), settings or PickSettings()
+    options, settings, part = options or InputOptions(), settings or PickSettings(), shard or Shard()
+    say = say or (lambda _: None)
     if (model is None) == (training is None):
         raise InputError(
             "give either a model or labels",
             cure="pick with --model FILE, or train first with --train TOMOGRAM --labels FILE --diameter ANGSTROM",
         )
+    if shard is not None and model is None:
+        raise InputError(
+            "every shard would train a model of its own",
+            cure="train first (`cetpick train ... -o MODEL`), then give --model MODEL with --shard",
+        )
     record = RunRecord(
         "pick", {"pick": settings, "inputs": options, "train": training.settings if training else None, "star": star}
     )
     with record.keeping_warnings():
-        infos, failures = open_tomograms(tomograms, options)
-        flavour = star or ("relion5" if all(info.relion for info in infos) else "relion31")
-        check_flavour(infos, flavour)
-        files = [*RUN_FILES, *(name for info in infos for name in (f"{info.name}.mod", f"{info.name}.csv"))]
-        given = [*training.tomograms, *training.labels] if training else []
-        prepare_output(
-            output,
-            files if model else [*files, "model.safetensors"],
-            overwrite=overwrite,
-            inputs=[info.path for info in infos] + given + ([model] if model else []),
-        )
-        resolved = resolve_device(device, threads=threads)
-        network: TileableNetwork
+        listing = list_tomograms(tomograms, options)
+        flavour = star or ("relion5" if all(entry.relion for entry in listing if not entry.error) else "relion31")
+        check_flavour(listing, flavour)
+        jobs, failures = _open(listing, part, options)
+        if not jobs and shard is None:
+            raise none_usable(list(failures.values()))
+        _prepare(output, jobs, tomograms, model, training, part)
+        labelled: list[tuple[TomogramInfo, Coordinates]] = []
+        used = model or output / "model.safetensors"
+        train_record = RunRecord("train", {"train": training.settings if training else None, "inputs": options})
+        trained_before = False
         if training is not None:
+            infos = [job.info for job in jobs]
             labelled = open_labelled(training.tomograms, training.labels, options, among=infos)
-            require_one_usable(infos)
-            used = output / "model.safetensors"
-            trained = train_and_save(
-                labelled,
-                training.settings,
-                used,
-                record,
-                options=options,
-                device=device,
-                threads=threads,
-                resume=resume,
-                overwrite=overwrite,
-                progress=progress,
-            )
-            network, model_settings = trained.network, trained.settings
-            trained_paths = {info.path.resolve() for info, _ in labelled}
-            trained_on = [info.name for info in infos if info.path.resolve() in trained_paths]
-        else:
-            assert model is not None
-            used, trained_on = model, []
-            network, model_settings = load_model(model, resolved)
-            record.add_inputs([model])
-            record.values |= {"device": device_name(resolved), "model": model_settings}
-        threshold = model_settings.threshold if settings.threshold is None else settings.threshold
-        summary = PickSummary(
-            output=output, model=used, settings=model_settings, threshold=threshold, trained_on=trained_on
+            trained_before = not overwrite and is_model_of(used, labelled, training.settings, train_record)
+        untrained = training is not None and not trained_before
+        if not overwrite:
+            if untrained:
+                refuse_earlier(output, [used.name, record_beside(used).name])
+            _compare(output, jobs, listing, None if untrained else _aim(used, settings, symmetries))
+        if untrained:
+            assert training is not None
+            _require_one_usable([job.info for job in jobs])
+            with train_record.keeping_warnings():
+                train_and_save(
+                    labelled,
+                    training.settings,
+                    used,
+                    train_record,
+                    options=options,
+                    device=device,
+                    threads=threads,
+                    resume=resume,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+        maker, cut, model_settings = _aim(used, settings, symmetries)
+        record.values |= {"model_file": str(used), "model": model_settings}
+        if training is not None:
+            _note_training(record, train_record, used, before=trained_before)
+        network: TileableNetwork | None = None
+        if any(job.todo == "pick" for job in jobs):
+            resolved = resolve_device(device, threads=threads)
+            network, _ = load_model(used, resolved)
+            record.values["device"] = device_name(resolved)
+        stars = dict.fromkeys(entry.relion.star for entry in listing if entry.relion is not None)
+        with record.timed("hashing"):
+            record.add_inputs([*([model] if model else []), *stars])
+        plan = Plan(
+            begun=time.time(),
+            shard=part,
+            listing=[entry.name for entry in listing],
+            maker=maker,
+            cut=cut,
+            star=flavour,
+            optimisation_set=_optimisation_set(output, listing) if flavour == "relion5" else None,
+            failures={place: str(error) for place, error in failures.items()},
         )
+        trained_paths = {info.path.resolve() for info, _ in labelled}
+        summary = PickSummary(
+            output=output,
+            model=used,
+            settings=model_settings,
+            threshold=cut.threshold,
+            trained_on=[job.info.name for job in jobs if job.info.path.resolve() in trained_paths],
+            shard=shard,
+        )
+        batch = _Batch(output, record, plan, jobs, alone=shard is None, overwrite=overwrite)
+        batch.run(network, model_settings, summary, say)
+
+        if shard is None and not batch.done:
+            batch.withdraw()
+            listed = "\n".join(batch.plan.failures.values())
+            raise InputError(f"no tomogram could be picked\n{listed}")
+        run_file = batch.finish()
+        summary.failures = list(batch.plan.failures.values())
         if training is not None:
             summary.files.append(used)
-
-        for name in RUN_FILES:  # of an earlier run; they would not tell of what this one has picked when it is stopped
-            (output / name).unlink(missing_ok=True)
-        results: list[Picks] = []
-        notes: dict[str, dict[str, object]] = {}
-        for info in infos:
-            for stale in tomogram_files(output, info.name):
-                stale.unlink(missing_ok=True)
-            try:
-                with record.timed("picking"):
-                    picks, exclusions = pick_tomogram(
-                        info, network, model_settings, threshold=threshold, top=settings.top, symmetries=symmetries
-                    )
-                    with held_signals():
-                        summary.files += write_tomogram(output, picks, model_settings.diameter)
-            except CetpickError as error:
-                failures.append(error)
-                continue
-            except (OSError, MemoryError, RuntimeError) as error:  # torch: out of memory, unusable device
-                failures.append(CetpickError(f"{type(error).__name__}: {error}", file=info.path))
-                continue
-            if not len(picks.accepted):
-                best = picks.candidates["score"].max()
-                warnings.warn(
-                    f"{info.path}: no candidate reaches the threshold {threshold:.3g} (best score {best:.3g}); is it "
-                    "like the training tomogram? A lower --threshold gives the candidates",
-                    CetpickWarning,
-                    stacklevel=2,
-                )
-            results.append(picks)
-            summary.picks[info.name], summary.candidates[info.name] = len(picks.accepted), len(picks.candidates)
-            notes[info.name] = {
-                "file": info.path,
-                "size": info.grid.size,
-                "voxel_size": info.grid.voxel_size,
-                "threshold": picks.cut,
-                "picks": len(picks.accepted),
-                "candidates": len(picks.candidates),
-                "excluded_voxels": exclusions,
-            }
-            if picked is not None:
-                picked(info, summary.picks[info.name], summary.candidates[info.name])
-        if not results:
-            listed = "\n".join(str(failure) for failure in failures)
-            raise InputError(f"no tomogram could be picked\n{listed}")
-        with record.timed("hashing"):
-            stars = {info.relion.star: None for info in infos if info.relion is not None}
-            record.add_inputs([*(info.path for info in infos), *stars])
-        summary.files += write_dataset(output, results, flavour)
-        summary.failures = [str(failure) for failure in failures]
-        record.values |= {"threshold": threshold, "star": flavour, "tomograms": notes, "failures": summary.failures}
-        record.values["outputs"] = [str(path) for path in summary.files]
-        record.write(output / "run.json")
-        summary.files.append(output / "run.json")
+        if shard is None:
+            collected = run_collect(output)
+            run_file.unlink()
+            summary.picks, summary.candidates = collected.picks, collected.candidates
+            summary.files += collected.files
+            summary.failures, summary.missing = collected.failures, collected.missing
+        else:
+            summary.picks = {done.info.name: done.picks for done in batch.done}
+            summary.candidates = {done.info.name: done.candidates for done in batch.done}
+            summary.files += [path for done in batch.done for path in tomogram_files(output, done.info.name)]
+            summary.files.append(run_file)
     return summary
 
 
-def require_one_usable(infos: Sequence[TomogramInfo]) -> None:
+class _Batch:
+    """Sees to one tomogram after the other, so that what is done stays done whenever it is stopped."""
+
+    def __init__(
+        self, output: Path, record: RunRecord, plan: Plan, jobs: Sequence[_Job], *, alone: bool, overwrite: bool
+    ) -> None:
+        self.plan, self.done = plan, list[TomogramRecord]()
+        self._output, self._record, self._jobs = output, record, jobs
+        self._alone, self._overwrite, self._begun = alone, overwrite, False
+
+    def run(
+        self,
+        network: TileableNetwork | None,
+        settings: ModelSettings,
+        summary: PickSummary,
+        say: Callable[[str], None],
+    ) -> None:
+        """See to all tomograms; one that fails does so alone."""
+        todo = [job for job in self._jobs if job.todo != "nothing"]
+        for job in self._jobs:
+            if job.todo == "nothing" and job.record is not None:
+                self.done.append(renewed(self._output, job.record, job.info))
+                summary.done_before.append(job.info.name)
+        total = len(self.plan.shard.positions(len(self.plan.listing)))
+        if self.done:
+            say(f"{len(self.done)} of {total} tomograms done before")
+        if not self._alone:
+            self._begin()  # `collect` is to know of a shard that has begun
+        for number, job in enumerate(todo, start=total - len(todo) + 1):
+            name = job.info.name
+            try:
+                done = self._cut(job, settings) if job.todo == "cut" else self._pick(job, network, settings)
+            except CetpickError as error:
+                self._fail(job, error)
+            except (OSError, MemoryError, RuntimeError) as error:  # torch: out of memory, unusable device
+                self._fail(job, CetpickError(f"{type(error).__name__}: {error}", file=job.info.path))
+            else:
+                self.done.append(done)
+                how = "picked"
+                if job.todo == "cut":
+                    how = "cut again"
+                    summary.cut_again.append(name)
+                say(f"{number}/{total} {how} {name}: {done.picks} picks of {done.candidates} candidates")
+                continue
+            say(f"{number}/{total} failed {name}")
+
+    def finish(self) -> Path:
+        """Write the run file for the last time; returns it."""
+        self.plan = replace(self.plan, finished=True)
+        return write_run(self._output, self._record, self.plan)
+
+    def withdraw(self) -> None:
+        """Leave no run file, when there is nothing to tell."""
+        (self._output / self.plan.shard.run_file).unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        """Before the first results are written: tell of the run, and take away what would not tell of it."""
+        if self._begun:
+            return
+        self._begun = True
+        write_run(self._output, self._record, self.plan)
+        if self._alone:
+            for name in DATASET_FILES:
+                (self._output / name).unlink(missing_ok=True)
+        if self._overwrite:
+            for job in self._jobs:
+                discard(self._output, job.info.name)
+
+    def _pick(self, job: _Job, network: TileableNetwork | None, settings: ModelSettings) -> TomogramRecord:
+        assert network is not None
+        info, start = job.info, time.monotonic()
+        before = size_and_time(info.path)
+        with keeping_warnings(job.warnings), self._record.timed("picking"):
+            candidates, exclusions = pick_tomogram(info, network, settings, symmetries=self.plan.maker.symmetries)
+        seconds = round(time.monotonic() - start, 3)
+        with self._record.timed("hashing"):
+            stamp = Stamp.of(info.path)
+        if (stamp.bytes, stamp.modified) != before:
+            raise CetpickError("was written to while it was picked", file=info.path, cure="repeat the command later")
+        made = TomogramRecord(
+            maker=self.plan.maker,
+            file=info.path.resolve(),
+            input=stamp,
+            info=replace(info, header={}),
+            device=self._record.values["device"],
+            picked=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            seconds=seconds,
+            candidates=len(candidates),
+            best_score=float(candidates["score"].max()) if len(candidates) else None,
+            excluded_voxels=vars(exclusions),
+            warnings=job.warnings,
+            cut=self.plan.cut,
+        )
+        self._begin()
+        return write_tomogram(self._output, made, diameter=settings.diameter, candidates=candidates)
+
+    def _cut(self, job: _Job, settings: ModelSettings) -> TomogramRecord:
+        assert job.record is not None
+        self._begin()
+        record = replace(renewed(self._output, job.record, job.info), cut=self.plan.cut)
+        with self._record.timed("cutting"):
+            return write_tomogram(self._output, record, diameter=settings.diameter)
+
+    def _fail(self, job: _Job, error: CetpickError) -> None:
+        """Note a failure, and take away results of the tomogram as it was before; candidates to be cut stay."""
+        self.plan = replace(self.plan, failures={**self.plan.failures, job.place: str(error)})
+        if job.record is not None:
+            self._begin()
+        if self._begun:
+            write_run(self._output, self._record, self.plan)
+        if job.todo == "pick":
+            discard(self._output, job.info.name)
+
+
+def _open(listing: Sequence[Listed], part: Shard, options: InputOptions) -> tuple[list[_Job], dict[int, CetpickError]]:
+    """The usable tomograms of a shard, and the errors of the others by their place in the listing."""
+    jobs: list[_Job] = []
+    failures: dict[int, CetpickError] = {}
+    for place in part.positions(len(listing)):
+        warned: list[str] = []
+        try:
+            with keeping_warnings(warned):
+                info = listing[place].open(voxel_size=options.voxel_size)
+        except CetpickError as error:
+            failures[place] = error
+        else:
+            jobs.append(_Job(place=place, info=info, warnings=warned))
+    return jobs, failures
+
+
+def _prepare(
+    output: Path,
+    jobs: Sequence[_Job],
+    tomograms: Sequence[Path],
+    model: Path | None,
+    training: Training | None,
+    part: Shard,
+) -> None:
+    """Refuse an output folder that cannot be written to, and one in which an input would be overwritten."""
+    names = [*DATASET_FILES, part.run_file]
+    for job in jobs:
+        files = (*tomogram_files(output, job.info.name), record_file(output, job.info.name))
+        names += [str(path.relative_to(output)) for path in files]
+    inputs = [*tomograms, *(job.info.path for job in jobs)]
+    if training is not None:
+        names += ["model.safetensors", record_beside(Path("model.safetensors")).name]
+        inputs += [*training.tomograms, *training.labels]
+    prepare_output(output, names, overwrite=True, inputs=[*inputs, *([model] if model else [])])
+
+
+def _aim(model: Path, settings: PickSettings, symmetries: bool) -> tuple[Maker, Cut, ModelSettings]:
+    """What is to make the candidates, what is to cut them, and the model's settings.
+
+    Raises:
+        InputError: the model file cannot be used.
+    """
+    model_settings = read_settings(model)
+    threshold = model_settings.threshold if settings.threshold is None else settings.threshold
+    maker = Maker(model=Stamp.of(model).sha256, symmetries=symmetries)
+    return maker, Cut(threshold=threshold, top=settings.top), model_settings
+
+
+def _compare(
+    output: Path,
+    jobs: Sequence[_Job],
+    listing: Sequence[Listed],
+    aim: tuple[Maker, Cut, ModelSettings] | None,
+) -> None:
+    """See what the folder holds and what there is to do, and refuse results that this command would not have made.
+
+    Args:
+        output: the folder.
+        jobs: tomograms to see to; they are told what there is to do.
+        listing: all tomograms of the command.
+        aim: what is to make and cut the candidates, None when a model is yet to be trained.
+
+    Raises:
+        InputError: there are such, with what makes them different.
+    """
+    no_model = "made with a model that is not there"
+    foreign: list[str] = []
+    earlier = read_run(output / RUN_FILE) or read_run(output / Shard().run_file)
+    present = ", ".join(name for name in DATASET_FILES if (output / name).exists())
+    if present and earlier is None:
+        foreign.append(f"{present}: not known how they were made")
+    elif present and earlier is not None:
+        names = {entry.name for entry in listing}
+        left = [name for name in earlier.values.get("tomograms", {}) if name not in names]
+        left = [name for name in left if record_file(output, name).exists()]
+        if unlike := aim[0].unlike(earlier.plan.maker) if aim else no_model:
+            foreign.append(f"{present}: {unlike}")
+        elif left:
+            raise InputError(
+                "holds picks of tomograms that this command does not name, and particles.star would lose them",
+                file=output,
+                found=_shown(left),
+                cure="name them too, which picks nothing twice; or choose another folder with -o; or, when they are to "
+                "go, remove their files in records/",
+            )
+    for job in jobs:
+        job.record = read_tomogram_record(output, job.info.name)
+        if aim is None:
+            files = [*tomogram_files(output, job.info.name), record_file(output, job.info.name)]
+            there = ", ".join(str(path.relative_to(output)) for path in files if path.exists())
+            foreign += [f"{there}: {no_model}"] if there else []
+        else:
+            job.todo, other = judge(output, job.info, job.record, *aim[:2])
+            foreign += [other] if other else []
+    if foreign:
+        raise InputError(
+            "already holds results of something else",
+            file=output,
+            expected="no results, or those of the same tomograms, model and version of cetpick",
+            found=_shown(foreign, "\n         "),
+            cure="choose another folder with -o, or add --overwrite to do everything anew",
+        )
+
+
+def _shown(items: Sequence[str], separator: str = ", ") -> str:
+    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return separator.join([*items[:SHOWN], *more])
+
+
+def _note_training(record: RunRecord, train_record: RunRecord, model: Path, *, before: bool) -> None:
+    """Tell in the record of the run how the model was trained, also when that was done before."""
+    trained: dict[str, Any] = train_record.values
+    if before:
+        identity = read_settings(model).provenance["training"]
+        stored = read_record(record_beside(model)) or {}
+        if stored.get("training", {}).get("identity") == identity:
+            trained = stored
+            record.values["warnings"] += stored["warnings"]
+        else:  # the model itself tells a part
+            trained["training"] = dict(read_settings(model).provenance)
+    else:
+        record.values["seconds"] |= {what: s for what, s in trained["seconds"].items() if what != "total"}
+    record.values["inputs"] |= trained["inputs"]
+    record.values["seed"] = trained.get("seed")
+    record.values["training"] = trained["training"] | {"done_before": before}
+
+
+def _optimisation_set(output: Path, listing: Sequence[Listed]) -> dict[str, str] | None:
+    """How optimisation_set.star names its two files, None when there is not one tomograms.star."""
+    stars = {entry.relion.star: entry.relion.project for entry in listing if entry.relion is not None}
+    if len(stars) != 1:
+        return None
+    ((star, project),) = stars.items()
+    return {
+        "particles": str(_seen_from(project, output / DATASET_FILES[0])),
+        "tomograms": str(_seen_from(project, star)),
+    }
+
+
+def _seen_from(project: Path, path: Path) -> Path:
+    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside of another project."""
+    if project == Path():
+        return path
+    absolute, folder = path.resolve(), project.resolve()
+    return absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
+
+
+def _require_one_usable(infos: Sequence[TomogramInfo]) -> None:
     """Read tomograms until one holds data, so that no network is trained for nothing.
 
     Raises:
@@ -243,44 +572,36 @@ def require_one_usable(infos: Sequence[TomogramInfo]) -> None:
     raise InputError("\n".join(["no tomogram could be picked", *failures]))
 
 
-def check_flavour(infos: Sequence[TomogramInfo], flavour: Flavour) -> None:
+def check_flavour(listing: Sequence[Listed], flavour: Flavour) -> None:
     """Make sure before the work that particles.star can be written.
 
     Raises:
         InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells.
     """
-    lacking = [info for info in infos if info.relion is None]
+    lacking = [entry for entry in listing if entry.relion is None and entry.error is None]
     if flavour in ("relion4", "relion5") and lacking:
         raise InputError(
             f"--star {flavour} needs the tilt series' pixel size, binning and size",
             file=lacking[0].path,
             expected="tomograms named by a RELION 5 tomograms.star",
-            found=f"{len(lacking)} of {len(infos)} tomograms named as files",
+            found=f"{len(lacking)} of {len(listing)} tomograms named as files",
             cure="give tomograms.star in the place of the tomogram files, or choose --star relion31 or warp",
         )
 
 
 def pick_tomogram(
-    info: TomogramInfo,
-    network: TileableNetwork,
-    settings: ModelSettings,
-    *,
-    threshold: float,
-    top: int | None = None,
-    symmetries: bool = True,
-) -> tuple[Picks, Exclusions]:
-    """Pick one tomogram.
+    info: TomogramInfo, network: TileableNetwork, settings: ModelSettings, *, symmetries: bool = True
+) -> tuple[pd.DataFrame, Exclusions]:
+    """Find the candidates in one tomogram.
 
     Args:
         info: the tomogram, not yet read.
         network: in eval mode.
         settings: of its model.
-        threshold: scores from here on are picks.
-        top: at most this many picks.
         symmetries: average over the eight in-plane symmetries.
 
     Returns:
-        The picks, and what was left out of the volume.
+        The candidates, as find_candidates has them, and what was left out of the volume.
 
     Raises:
         CetpickError: the tomogram cannot be used.
@@ -289,46 +610,4 @@ def pick_tomogram(
     prepared = prepare(read_tomogram(info), settings)
     warn_of_contrast(info, prepared.skewness, settings.skewness)
     candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries)
-    return Picks(info=info, candidates=candidates, threshold=threshold, top=top), prepared.exclusions
-
-
-def seen_from(project: Path, path: Path) -> Path:
-    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside of another project."""
-    if project == Path():
-        return path
-    absolute, folder = path.resolve(), project.resolve()
-    return absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
-
-
-def tomogram_files(output: Path, name: str) -> tuple[Path, Path, Path]:
-    """Model, table and candidates of a tomogram."""
-    return output / f"{name}.mod", output / f"{name}.csv", output / "candidates" / f"{name}.csv"
-
-
-def write_tomogram(output: Path, picks: Picks, diameter: float) -> list[Path]:
-    """Write the model, table and candidates of one tomogram; returns the files."""
-    model, table, candidates = tomogram_files(output, picks.info.name)
-    coordinates_to_mod(model, picks.info, picks.accepted, radius=diameter / 2)
-    write_table(table, picks.accepted)
-    write_table(candidates, picks.candidates)
-    return [model, table, candidates]
-
-
-def write_dataset(output: Path, results: Sequence[Picks], flavour: Flavour) -> list[Path]:
-    """Write particles.star, and for RELION 5 optimisation_set.star; returns the files."""
-    particles = output / "particles.star"
-    write_particles(particles, flavour, [(picks.info, picks.accepted) for picks in results])
-    files = [particles]
-    stars = {picks.info.relion.star: picks.info.relion.project for picks in results if picks.info.relion is not None}
-    if flavour == "relion5" and len(stars) == 1:
-        ((star, project),) = stars.items()
-        files.append(output / "optimisation_set.star")
-        write_optimisation_set(files[-1], particles=seen_from(project, particles), tomograms=seen_from(project, star))
-    elif flavour == "relion5":
-        warnings.warn(
-            f"no optimisation_set.star, which names one tomograms.star, and these were {len(stars)}; pick them one by "
-            "one for it",
-            CetpickWarning,
-            stacklevel=2,
-        )
-    return files
+    return candidates, prepared.exclusions

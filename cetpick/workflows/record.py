@@ -12,11 +12,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cetpick import __version__
 from cetpick.errors import CetpickWarning, InputError
@@ -37,6 +38,87 @@ def sha256(path: str | PathLike[str]) -> str:
         return hashlib.sha256(lines.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What tells whether a file, or the folder of a Zarr store, is still the one that it was.
+
+    Attributes:
+        bytes: its size.
+        modified: when it was last written to, nanoseconds since 1970.
+        sha256: as of sha256().
+    """
+
+    bytes: int
+    modified: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The stamp of a file as it is now.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        size, modified = size_and_time(path)
+        return cls(bytes=size, modified=modified, sha256=sha256(path))
+
+    def fits(self, path: Path, *, content: bool = False) -> bool:
+        """Whether a file is there and the same: by size and time, its content is only read when the time differs.
+
+        Args:
+            path: the file.
+            content: read its content in any case.
+        """
+        try:
+            size, modified = size_and_time(path)
+            if size != self.bytes:
+                return False
+            return (modified == self.modified and not content) or sha256(path) == self.sha256
+        except OSError:
+            return False
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds since 1970 of the last change, of a file or of all files in a folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    states = [file.stat() for file in _files(path)] if path.is_dir() else [path.stat()]
+    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
+
+
+@contextmanager
+def keeping_warnings(kept: list[str]) -> Iterator[None]:
+    """Add the text of every CetpickWarning of the body to `kept`, besides showing it."""
+    show = warnings.showwarning
+
+    def keep(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, CetpickWarning):
+            kept.append(str(message))
+        show(message, category, *args, **kwargs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CetpickWarning)
+        warnings.showwarning = keep
+        yield
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as JSON, atomically; dataclasses become objects, what else JSON does not know becomes text."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object that a JSON file holds, None when it is not there or something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 class RunRecord:
@@ -63,7 +145,7 @@ class RunRecord:
         """Note input files and Zarr stores with size and SHA-256; what is no longer readable is noted as such."""
         for path in paths:
             try:
-                entry: dict[str, Any] = {"bytes": _size(Path(path)), "sha256": sha256(path)}
+                entry: dict[str, Any] = {"bytes": size_and_time(Path(path))[0], "sha256": sha256(path)}
             except OSError as error:
                 entry = {"unreadable": str(error)}
             self.values["inputs"][str(path)] = entry
@@ -78,37 +160,30 @@ class RunRecord:
             seconds = self.values["seconds"]
             seconds[what] = round(seconds.get(what, 0.0) + time.monotonic() - start, 3)
 
-    @contextmanager
-    def keeping_warnings(self) -> Iterator[None]:
+    def keeping_warnings(self) -> AbstractContextManager[None]:
         """Keep every CetpickWarning of the body, besides showing it."""
-        show = warnings.showwarning
-
-        def keep(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-            if issubclass(category, CetpickWarning):
-                self.values["warnings"].append(str(message))
-            show(message, category, *args, **kwargs)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", CetpickWarning)
-            warnings.showwarning = keep
-            yield
+        return keeping_warnings(self.values["warnings"])
 
     def write(self, path: Path) -> None:
         """Write the record, atomically."""
         self.values["seconds"]["total"] = round(time.monotonic() - self._start, 3)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(self.values, indent=2, default=_plain) + "\n")
+        write_json(path, self.values)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """What the run.json of a cetpick command holds, None when the file is something else."""
-    if path.suffix.lower() != ".json":
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) and {"cetpick", "command", "started"} <= values.keys() else None
+    values = read_json(path) if path.suffix.lower() == ".json" else None
+    return values if values is not None and {"cetpick", "command", "started"} <= values.keys() else None
+
+
+def record_beside(model: Path) -> Path:
+    """Where the record of a training is: `<stem>.run.json` beside the model."""
+    return model.with_name(f"{model.stem}.run.json")
+
+
+def checkpoint_beside(model: Path) -> Path:
+    """Where the state of a training is kept until the model is written: `<stem>.checkpoint`."""
+    return model.with_name(f"{model.stem}.checkpoint")
 
 
 def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -145,8 +220,18 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
     for name in names:
         if (path / name).resolve() in read:
             raise InputError("an input would be overwritten", file=path / name, cure="name another folder with -o")
+    if not overwrite:
+        refuse_earlier(path, names)
+
+
+def refuse_earlier(path: Path, names: Iterable[str]) -> None:
+    """Refuse to write over the results of an earlier run.
+
+    Raises:
+        InputError: a file of one of these names is in the folder.
+    """
     present = [name for name in names if (path / name).exists()]
-    if present and not overwrite:
+    if present:
         raise InputError(
             f"already holds {', '.join(present)}",
             file=path,
@@ -158,10 +243,6 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
 def _files(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return sorted(files, key=lambda path: os.fsencode(path.relative_to(folder)))
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path)) if path.is_dir() else path.stat().st_size
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

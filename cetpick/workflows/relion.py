@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -16,8 +15,6 @@ from typing import Any
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.atomic import replacing
-from cetpick.io.imod import coordinates_to_mod
-from cetpick.io.model import read_settings
 from cetpick.io.relion import (
     Flavour,
     annotations_file,
@@ -36,13 +33,14 @@ from cetpick.io.relion_job import (
     coordinate_file,
     lacks_reconstructions,
     read_micrographs,
-    select_tomograms,
     version_of,
     write_output_nodes,
 )
-from cetpick.io.table import read_table, write_table
-from cetpick.records import Picks, TomogramInfo
+from cetpick.io.table import read_table
+from cetpick.records import TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_tomograms
+from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, write_json
+from cetpick.workflows.results import DATASET_FILES, RECORDS, RUN_FILE, discard, run_files
 
 POLL, GRACE = 0.5, 20.0
 """Seconds between looks for a wish to abort, and those that a command is given to end by itself."""
@@ -131,34 +129,25 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
     trained_on, labels = _labels(job, inputs)
     _check(job, labels)
     asked = _asked(job, inputs, trained_on, labels)
-    same = _earlier(job.folder) == asked
-    model, trained = job.model, job.folder / MODEL
-    if job.model is None and same and trained.is_file():
-        model = trained
-    done = {info.name for info in inputs.infos if same and _candidates(job.folder, info).is_file()}
-    if not same:
-        # they would be taken for results of this run when it is stopped
-        for stale in (*(_candidates(job.folder, info) for info in inputs.infos), *([] if job.model else [trained])):
-            stale.unlink(missing_ok=True)
-        with replacing(job.folder / STATE) as temporary:
-            temporary.write_text(json.dumps(asked, indent=2) + "\n")
+    trained = job.folder / MODEL
+    if _earlier(job.folder) != asked:
+        _clear(job, inputs, trained)
+        write_json(job.folder / STATE, asked)
+    if not inputs.unusable:  # of tomograms that are no longer asked for
+        for record in (job.folder / RECORDS).glob("*.json"):
+            if record.stem not in {info.name for info in inputs.infos}:
+                discard(job.folder, record.stem)
 
+    source = ["--model", str(job.model)] if job.model else [*_training(job, trained_on, labels), "--resume"]
     if job.train_only:
-        arguments = ["train", *_texts(trained_on or inputs.paths), *_training(job, [], labels), "-o", str(trained)]
-        if model is None and _run(job, arguments, say):
+        source = [*_training(job, [], labels), "--resume"]
+        if _run(job, ["train", *_texts(trained_on or inputs.paths), *source, "-o", str(trained)], say):
             raise CetpickError("the training failed", cure="see the messages in run.err")
         say(f"model: {trained}")
         return
-    missing = [info for info in inputs.infos if info.name not in done]
-    if done:
-        say(f"done already: {len(done)} of {len(inputs.infos)} tomograms")
-    code = 0
-    if missing or (model is None):
-        source = ["--model", str(model)] if model else _training(job, trained_on, labels)
-        arguments = ["pick", *_texts(_paths(job, inputs, missing)), *source, "-o", str(job.folder)]
-        code = _run(job, [*arguments, *_cut(job)], say)
-    _publish(job, inputs, version, model or trained, say)
-    lacking = [info.name for info in inputs.infos if not _candidates(job.folder, info).is_file()]
+    code = _run(job, ["pick", *_texts(inputs.paths), *source, "-o", str(job.folder), *_cut(job)], say)
+    picked = _publish(job, inputs, version, say)
+    lacking = [info.name for info in inputs.infos if info.name not in picked]
     for failure in inputs.unusable:
         say(f"not usable: {failure}")
     if lacking or inputs.unusable or code:
@@ -167,6 +156,17 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
             found=", ".join(lacking) or None,
             cure="see above, and continue the job for the rest; or mark it as finished",
         )
+
+
+def _clear(job: RelionJob, inputs: _Inputs, trained: Path) -> None:
+    """Remove results of what was asked for before, with which cetpick would refuse to go on."""
+    for info in inputs.infos:
+        discard(job.folder, info.name)
+    stale = [*(job.folder / name for name in DATASET_FILES), *run_files(job.folder)]
+    if job.model is None:
+        stale += [trained, record_beside(trained), checkpoint_beside(trained)]
+    for path in stale:
+        path.unlink(missing_ok=True)
 
 
 def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
@@ -260,26 +260,7 @@ def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: 
 
 
 def _earlier(folder: Path) -> object:
-    try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _candidates(folder: Path, info: TomogramInfo) -> Path:
-    return folder / "candidates" / f"{info.name}.csv"
-
-
-def _paths(job: RelionJob, inputs: _Inputs, infos: Sequence[TomogramInfo]) -> list[Path]:
-    """What names these tomograms to `cetpick pick`."""
-    if len(infos) == len(inputs.infos):
-        return list(inputs.paths)
-    rows = [info.relion for info in infos if info.relion is not None]
-    if len(rows) == len(infos):
-        star = job.folder / "missing_tomograms.star"
-        select_tomograms(rows[0].star, {row.name for row in rows}, star)
-        return [star]
-    return [info.path for info in infos]
+    return read_json(folder / STATE)
 
 
 def _training(job: RelionJob, trained_on: Sequence[Path], labels: Sequence[Path]) -> list[str]:
@@ -312,7 +293,7 @@ def _run(job: RelionJob, arguments: Sequence[str], say: Callable[[str], None]) -
     """
     options = job.options
     command = [
-        *job.exe, *arguments, "--overwrite", "--device", job.device, *_option("--threads", job.threads),
+        *job.exe, *arguments, "--device", job.device, *_option("--threads", job.threads),
         *_option("--voxel-size", options.voxel_size), *_option("--which", options.which),
         *_option("--names", options.names), *job.extra,
     ]  # fmt: skip
@@ -350,22 +331,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(GRACE)
 
 
-def _publish(job: RelionJob, inputs: _Inputs, version: Version, model: Path, say: Callable[[str], None]) -> None:
-    """Cut the candidates at the threshold and write all that RELION's other jobs read."""
+def _publish(job: RelionJob, inputs: _Inputs, version: Version, say: Callable[[str], None]) -> list[str]:
+    """Write all that RELION's other jobs read of what was picked; returns the names of its tomograms."""
     folder = job.folder
-    there = [(number, info) for number, info in enumerate(inputs.infos) if _candidates(folder, info).is_file()]
-    if not there:
+    run = read_record(folder / RUN_FILE) or {}
+    picked = list(run.get("tomograms", {}))
+    if not picked:
         raise CetpickError("no tomogram was picked", cure="see the messages in run.err")
-    settings = read_settings(model)
-    threshold = settings.threshold if job.threshold is None else job.threshold
     outputs: list[tuple[Path, Kind]] = []
     chosen = []
-    for number, info in there:
-        candidates = read_table(_candidates(folder, info), info).table
-        accepted = Picks(info=info, candidates=candidates, threshold=threshold, top=job.top).accepted
-        say(f"{info.name}: {len(accepted)} picks of {len(candidates)} candidates")
-        coordinates_to_mod(folder / f"{info.name}.mod", info, accepted, radius=settings.diameter / 2)
-        write_table(folder / f"{info.name}.csv", accepted)
+    for number, info in enumerate(inputs.infos):
+        if info.name not in picked:
+            continue
+        accepted = read_table(folder / f"{info.name}.csv", info).table
         if inputs.micrographs:
             target = coordinate_file(folder, inputs.micrographs[number])
             target.unlink(missing_ok=True)  # RELION passes over a micrograph without such a file, not over an empty one
@@ -389,4 +367,5 @@ def _publish(job: RelionJob, inputs: _Inputs, version: Version, model: Path, say
         outputs += [(folder / SUFFIX_FILE, "coordinates")] if version == "3.1" else []
     write_output_nodes(folder, outputs, version)
     total = sum(len(accepted) for _, accepted in chosen)
-    say(f"{total} picks in {len(chosen)} tomograms, threshold {threshold:.3f}: {particles}")
+    say(f"{total} picks in {len(chosen)} tomograms, threshold {run['threshold']:.3f}: {particles}")
+    return picked

@@ -18,13 +18,21 @@ from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickWarning, InputError, TrainingError
+from cetpick.interrupts import held_signals
+from cetpick.io.model import read_settings
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.records import Coordinates, TomogramInfo
 from cetpick.resume import Checkpoint
 from cetpick.training import TrainedModel, train
 from cetpick.workflows.inputs import InputOptions, open_labelled, warn_of_labels
-from cetpick.workflows.record import RunRecord, prepare_output
+from cetpick.workflows.record import (
+    RunRecord,
+    checkpoint_beside,
+    prepare_output,
+    record_beside,
+    refuse_earlier,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +44,14 @@ class TrainSummary:
         record: the run's record beside it.
         settings: of the model.
         labels: number of labels used.
+        done_before: the model was there already, made by this very training.
     """
 
     model: Path
     record: Path
     settings: ModelSettings
     labels: int
+    done_before: bool = False
 
 
 def run_train(
@@ -57,7 +67,7 @@ def run_train(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainSummary:
-    """Train on labelled tomograms and write a model file and its run record.
+    """Train on labelled tomograms and write a model file and its run record; once only, with the same inputs.
 
     Args:
         tomograms: training tomograms, or tomograms.star files.
@@ -75,19 +85,50 @@ def run_train(
         InputError: unusable input; nothing was written.
         TrainingError: the training failed; nothing was written.
     """
-    record_path = output.with_name(f"{output.stem}.run.json")
-    prepare_output(output.parent, [output.name, record_path.name], overwrite=overwrite, inputs=[*tomograms, *labels])
-    record = RunRecord("train", {"train": settings, "inputs": options or InputOptions()})
     options = options or InputOptions()
+    names = [output.name, record_beside(output).name]
+    prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels])
+    record = RunRecord("train", {"train": settings, "inputs": options})
     with record.keeping_warnings():
         labelled = open_labelled(tomograms, labels, options)
+        count = sum(len(coordinates) for _, coordinates in labelled)
+        if not overwrite:
+            if is_model_of(output, labelled, settings, record):
+                return TrainSummary(
+                    model=output, record=record_beside(output), settings=read_settings(output), labels=count,
+                    done_before=True,
+                )  # fmt: skip
+            refuse_earlier(output.parent, names)
         trained = train_and_save(
             labelled, settings, output, record, options=options, device=device, threads=threads, resume=resume,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
-        record.write(record_path)
-    count = sum(len(coordinates) for _, coordinates in labelled)
-    return TrainSummary(model=output, record=record_path, settings=trained.settings, labels=count)
+    return TrainSummary(model=output, record=record_beside(output), settings=trained.settings, labels=count)
+
+
+def note_inputs(labelled: Sequence[tuple[TomogramInfo, Coordinates]], record: RunRecord) -> None:
+    """Note the files that a training reads in its record, with their hashes."""
+    inputs: list[Any] = [info.path for info, _ in labelled]
+    inputs += [info.relion.star for info, _ in labelled if info.relion is not None]
+    inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
+    record.add_inputs(path for path in dict.fromkeys(inputs) if str(path) not in record.values["inputs"])
+
+
+def is_model_of(
+    model: Path,
+    labelled: Sequence[tuple[TomogramInfo, Coordinates]],
+    settings: TrainSettings,
+    record: RunRecord,
+) -> bool:
+    """Whether a model file is there and is what this training made; then `record` gets the hashes of its inputs."""
+    if not model.is_file():
+        return False
+    try:
+        provenance = read_settings(model).provenance
+    except InputError:
+        return False
+    note_inputs(labelled, record)
+    return provenance.get("training") == _identity(labelled, settings, record)
 
 
 def train_and_save(
@@ -103,7 +144,7 @@ def train_and_save(
     overwrite: bool = False,
     progress: Progress | None,
 ) -> TrainedModel:
-    """Train, write the model file, and note all of it in `record`.
+    """Train, write the model file, note all of it in `record`, and write that beside the model.
 
     The state of the training is kept beside the model in `<stem>.checkpoint` until it is done.
 
@@ -116,13 +157,11 @@ def train_and_save(
         CetpickWarning: labels that look swapped, scaled or shifted; they are used as they are.
     """
     resolved = resolve_device(device, threads=threads)
-    inputs: list[Any] = [info.path for info, _ in labelled]
-    inputs += [info.relion.star for info, _ in labelled if info.relion is not None]
-    inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
-    record.add_inputs(dict.fromkeys(inputs))
+    note_inputs(labelled, record)
+    identity = _identity(labelled, settings, record)
     checkpoint = Checkpoint(
-        output.with_name(f"{output.stem}.checkpoint"),
-        identity=_identity(labelled, settings, record),
+        checkpoint_beside(output),
+        identity=identity,
         environment=f"{resolved.type} with {torch.get_num_threads()} threads and torch {torch.__version__}",
     )
     if resume:
@@ -155,6 +194,7 @@ def train_and_save(
             raise
     labels = {info.name: len(coordinates) for info, coordinates in labelled}
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), "labels": labels}
+    provenance["training"] = identity
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
     last = trained.log[-1]
     record.values |= {
@@ -164,6 +204,7 @@ def train_and_save(
         "training": {
             "steps": len(trained.log),
             "labels": labels,
+            "identity": identity,
             "resumed": checkpoint.resumed,
             "recipe": trained.recipe,
             "final": last,
@@ -172,8 +213,10 @@ def train_and_save(
         },
     }
     record.values["outputs"].append(str(output))
-    save_model(output, trained.network, trained.settings)
-    checkpoint.remove()
+    with held_signals():
+        save_model(output, trained.network, trained.settings)
+        record.write(record_beside(output))
+        checkpoint.remove()
     return trained
 
 

@@ -1,0 +1,164 @@
+"""`collect`: the results of single tomograms in, particles.star, optimisation_set.star and run.json out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.io.relion import write_optimisation_set, write_particles
+from cetpick.io.table import read_table
+from cetpick.workflows.record import keeping_warnings, write_json
+from cetpick.workflows.results import (
+    DATASET_FILES,
+    Plan,
+    Run,
+    TomogramRecord,
+    merge,
+    newest_run,
+    plan_values,
+    read_tomogram_record,
+    tomogram_files,
+)
+
+
+@dataclass(kw_only=True)
+class CollectSummary:
+    """What `collect` tells.
+
+    Attributes:
+        output: folder.
+        threshold: of the run; scores from here on are picks.
+        picks: number of picks by tomogram.
+        candidates: number of candidates by tomogram.
+        files: what the results are, run.json last.
+        failures: one message a tomogram that could not be picked.
+        missing: why, by tomogram, for those of the run that have no complete results.
+    """
+
+    output: Path
+    threshold: float
+    picks: dict[str, int] = field(default_factory=dict)
+    candidates: dict[str, int] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is there, else 1."""
+        return 1 if self.failures or self.missing else 0
+
+
+def run_collect(output: Path) -> CollectSummary:
+    """Make particles.star, optimisation_set.star and run.json of the results of the run that was begun last.
+
+    Neither tomograms nor the model are read. What the run set out to do and is not there is named in run.json.
+
+    Args:
+        output: folder of results; shards may still be at work in it.
+
+    Raises:
+        InputError: it holds no results of `pick`, or those of no tomogram; nothing was written.
+
+    Warns:
+        CetpickWarning: a tomogram without picks, particles of several tomograms.star.
+    """
+    runs, others = newest_run(output)
+    values, plan = merge(runs)
+    shards = runs[0].plan.shard.count
+    summary = CollectSummary(output=output, threshold=plan.cut.threshold)
+    complete: list[TomogramRecord] = []
+    for place, name in enumerate(plan.listing):
+        if place in plan.failures:
+            summary.failures.append(plan.failures[place])
+        elif (record := complete_record(output, name, plan)) is not None:
+            complete.append(record)
+        else:
+            summary.missing[name] = _reason(place % shards + 1, shards, runs, others)
+    if not complete:
+        listed = "\n".join([*summary.failures, *_by_reason(summary.missing)])
+        raise InputError(f"no tomogram has been picked\n{listed}", file=output)
+    told = [*plan.warnings, *(text for record in complete for text in record.warnings)]
+    with keeping_warnings(told):
+        _warn_of_empty(complete, plan)
+        particles, *more = (output / name for name in DATASET_FILES)
+        tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
+        write_particles(particles, plan.star, tables)
+        summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]
+        summary.files.append(particles)
+        optimisation_set, run_file = more
+        if plan.optimisation_set is not None:
+            write_optimisation_set(optimisation_set, **plan.optimisation_set)
+            summary.files.append(optimisation_set)
+        else:
+            optimisation_set.unlink(missing_ok=True)
+            _warn_of_several_stars(complete, plan)
+    summary.picks = {record.info.name: record.picks for record in complete}
+    summary.candidates = {record.info.name: record.candidates for record in complete}
+    values["inputs"] |= {
+        str(record.info.path): {"bytes": record.input.bytes, "sha256": record.input.sha256} for record in complete
+    }
+    values |= {
+        "device": ", ".join(dict.fromkeys(record.device for record in complete)),
+        "threshold": plan.cut.threshold,
+        "star": plan.star,
+        "tomograms": {record.info.name: record.note() for record in complete},
+        "failures": summary.failures,
+        "missing": summary.missing,
+        "warnings": list(dict.fromkeys(told)),
+        "outputs": [*([values["model_file"]] if "training" in values else []), *map(str, summary.files)],
+        **plan_values(plan),
+    }
+    write_json(run_file, values)
+    summary.files.append(run_file)
+    return summary
+
+
+def complete_record(output: Path, name: str, plan: Plan) -> TomogramRecord | None:
+    """The record of a tomogram when its results are complete and those that the plan asks for."""
+    record = read_tomogram_record(output, name)
+    if record is None or record.maker != plan.maker or record.cut != plan.cut:
+        return None
+    return record if record.holds(output, *tomogram_files(output, name)) else None
+
+
+def _reason(number: int, shards: int, runs: Sequence[Run], others: Sequence[Run]) -> str:
+    """Why a tomogram of this shard has no results."""
+    what = f"shard {number}/{shards}" if shards > 1 else "the run"
+    run = next((run for run in runs if run.plan.shard.number == number), None)
+    if run is not None:
+        return f"{what} ended without them" if run.plan.finished else f"{what} has not come to its end"
+    if any((run.plan.shard.number, run.plan.shard.count) == (number, shards) for run in others):
+        return f"{what} was last run with other tomograms, model, threshold or number of picks than the newest shard"
+    return f"{what} has not begun"
+
+
+def _by_reason(missing: dict[str, str]) -> Iterator[str]:
+    for reason in dict.fromkeys(missing.values()):
+        yield f"{reason}: {', '.join(name for name, why in missing.items() if why == reason)}"
+
+
+def _warn_of_empty(complete: Sequence[TomogramRecord], plan: Plan) -> None:
+    for record in complete:
+        if not record.picks:
+            best = "there is none" if record.best_score is None else f"best score {record.best_score:.3g}"
+            warnings.warn(
+                f"{record.info.path}: no candidate reaches the threshold {plan.cut.threshold:.3g} ({best}); is it "
+                "like the training tomogram? A lower --threshold gives the candidates",
+                CetpickWarning,
+                stacklevel=3,
+            )
+
+
+def _warn_of_several_stars(complete: Sequence[TomogramRecord], plan: Plan) -> None:
+    stars = {record.info.relion.star for record in complete if record.info.relion is not None}
+    if plan.star == "relion5":
+        warnings.warn(
+            f"no optimisation_set.star, which names one tomograms.star, and these were {len(stars)}; pick them one by "
+            "one for it",
+            CetpickWarning,
+            stacklevel=3,
+        )

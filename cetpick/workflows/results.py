@@ -1,0 +1,467 @@
+"""The folder of results of `pick`: a record beside the files of each tomogram, and what a run set out to do.
+
+`records/<name>.json` is written before the files of a tomogram, without them, and again after them: what it names is
+complete. `run.<i>of<N>.json` tells what shard i of N set out to do and how it fared; a whole run is called 1of1 until
+it is done. `run.json` tells it of all. Nothing here needs torch, or the voxels of a tomogram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pandas as pd
+
+from cetpick import __version__
+from cetpick.errors import InputError
+from cetpick.interrupts import held_signals
+from cetpick.io.imod import coordinates_to_mod
+from cetpick.io.relion import Flavour
+from cetpick.io.table import read_table, write_table
+from cetpick.peaks import suppress
+from cetpick.records import Grid, Picks, RelionTomogram, TomogramInfo
+from cetpick.workflows.record import RunRecord, Stamp, read_json, read_record, size_and_time, write_json
+
+FORMAT = 1
+"""Of records and plans; what has another one is not read."""
+RUN_FILE = "run.json"
+RECORDS = "records"
+"""Folder of the records of the tomograms."""
+DATASET_FILES = ("particles.star", "optimisation_set.star", RUN_FILE)
+Todo = Literal["pick", "cut", "nothing"]
+PLAN = "plan"
+"""Where a run file has its Plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """What decides the candidates besides the tomogram.
+
+    Attributes:
+        cetpick: version.
+        model: SHA-256 of the model file.
+        symmetries: averaged over the eight in-plane symmetries.
+    """
+
+    cetpick: str = __version__
+    model: str
+    symmetries: bool
+
+    def unlike(self, other: Maker) -> str | None:
+        """How `other` differs, for a message; None when it does not."""
+        if self.cetpick != other.cetpick:
+            return f"made by cetpick {other.cetpick}, this is {self.cetpick}"
+        if self.model != other.model:
+            return f"made with another model, SHA-256 {other.model[:12]}... and not {self.model[:12]}..."
+        return None if self == other else "made with other symmetries"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Which candidates are picks.
+
+    Attributes:
+        threshold: the score from which a candidate is one.
+        top: at most this many of them, the best ones; None for all.
+        separation: none nearer to a better one than this fraction of the diameter; None: as candidates are.
+    """
+
+    threshold: float
+    top: int | None = None
+    separation: float | None = None
+
+    def apply(self, info: TomogramInfo, candidates: pd.DataFrame, *, diameter: float) -> Picks:
+        """Cut the candidates of a tomogram (columns x, y, z in voxels, score); diameter in angstrom."""
+        if self.separation is not None:
+            points = candidates[["x", "y", "z"]].to_numpy() * info.grid.voxel_size
+            kept = suppress(points, candidates["score"].to_numpy(), distance=self.separation * diameter)
+            candidates = candidates.iloc[kept]
+        return Picks(info=info, candidates=candidates, threshold=self.threshold, top=self.top)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A part of the tomograms: those at every `count`-th place of the listing, from place `number` on.
+
+    Attributes:
+        number: from 1.
+        count: of shards.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "3/8".
+
+        Raises:
+            InputError: it is something else.
+        """
+        first, _, second = text.partition("/")
+        if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+            expected = "I/N with whole numbers, I from 1 to N"
+            raise InputError("unusable --shard", expected=expected, found=text, cure="such as --shard 3/8")
+        return cls(number=int(first), count=int(second))
+
+    def positions(self, listed: int) -> range:
+        """The places, from 0, that are its own of so many."""
+        return range(self.number - 1, listed, self.count)
+
+    @property
+    def run_file(self) -> str:
+        """Name of its run file."""
+        return f"run.{self.number}of{self.count}.json"
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TomogramRecord:
+    """How the results of one tomogram were made.
+
+    Attributes:
+        maker: what decided the candidates.
+        file: the tomogram, its real path.
+        input: of the tomogram's file.
+        info: what is known of it without its voxels; without what else its header says.
+        device: that computed.
+        picked: when.
+        seconds: that it took.
+        candidates: how many there are.
+        best_score: of them, None when there is none.
+        excluded_voxels: how many, by the reason.
+        warnings: that were given.
+        cut: which of the candidates are picks.
+        picks: how many are.
+        lowest: the score from which they are, also when the cut's `top` decides.
+        outputs: files in the folder of results; those that are not complete are missing.
+    """
+
+    maker: Maker
+    file: Path
+    input: Stamp
+    info: TomogramInfo
+    device: str
+    picked: str
+    seconds: float
+    candidates: int
+    best_score: float | None
+    excluded_voxels: Mapping[str, int]
+    warnings: Sequence[str]
+    cut: Cut
+    picks: int = 0
+    lowest: float = 0.0
+    outputs: Mapping[str, Stamp] = field(default_factory=dict)
+
+    def holds(self, output: Path, *paths: Path) -> bool:
+        """Whether these files of it are complete, and as they were written."""
+        return all((stamp := self.outputs.get(_key(output, path))) and stamp.fits(path) for path in paths)
+
+    def note(self) -> dict[str, Any]:
+        """What run.json tells of the tomogram."""
+        return {
+            "file": self.info.path,
+            "size": self.info.grid.size,
+            "voxel_size": self.info.grid.voxel_size,
+            "threshold": self.lowest,
+            **({} if self.cut.separation is None else {"separation": self.cut.separation}),
+            "picks": self.picks,
+            "candidates": self.candidates,
+            "excluded_voxels": self.excluded_voxels,
+            "device": self.device,
+            "picked": self.picked,
+            "seconds": self.seconds,
+        }
+
+
+def tomogram_files(output: Path, name: str) -> tuple[Path, Path, Path]:
+    """Model, table and candidates of a tomogram."""
+    return output / f"{name}.mod", output / f"{name}.csv", output / "candidates" / f"{name}.csv"
+
+
+def record_file(output: Path, name: str) -> Path:
+    """The record of a tomogram."""
+    return output / RECORDS / f"{name}.json"
+
+
+def read_tomogram_record(output: Path, name: str) -> TomogramRecord | None:
+    """The record of a tomogram, None when there is none that can be read."""
+    values = read_json(record_file(output, name))
+    if values is None or values.pop("format", None) != FORMAT:
+        return None
+    try:
+        return TomogramRecord(
+            **values
+            | {
+                "maker": Maker(**values["maker"]),
+                "file": Path(values["file"]),
+                "input": Stamp(**values["input"]),
+                "info": _info(values["info"]),
+                "cut": Cut(**values["cut"]),
+                "outputs": {file: Stamp(**stamp) for file, stamp in values["outputs"].items()},
+            }
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+
+
+def judge(
+    output: Path, info: TomogramInfo, record: TomogramRecord | None, maker: Maker, cut: Cut
+) -> tuple[Todo, str | None]:
+    """What is to be done for a tomogram in a folder that may hold results of it.
+
+    Args:
+        output: the folder.
+        info: the tomogram.
+        record: of it, if there is one.
+        maker: that is to make the candidates.
+        cut: that is to be applied.
+
+    Returns:
+        What to do; and what makes the results that are there those of something else, None when they are not.
+    """
+    files = tomogram_files(output, info.name)
+    if record is None:
+        present = [_key(output, path) for path in files if path.exists()]
+        return "pick", f"{', '.join(present)}: no record of how they were made" if present else None
+    name = _key(output, record_file(output, info.name))
+    if unlike := maker.unlike(record.maker):
+        return "pick", f"{name}: {unlike}"
+    moved = info.path.resolve() != record.file
+    same = record.input.fits(info.path, content=moved)
+    if moved and not same:
+        return "pick", f"{name}: of another tomogram of this name, {record.file}"
+    if not same or record.info.grid != info.grid or not record.holds(output, files[2]):
+        return "pick", None
+    return "nothing" if record.cut == cut and record.holds(output, *files) else "cut", None
+
+
+def renewed(output: Path, record: TomogramRecord, info: TomogramInfo) -> TomogramRecord:
+    """The record of results that stay, with the tomogram as it is called now; saved when that changes anything.
+
+    Files that were copied get their new time, so that they need not be read again the next time.
+    """
+    outputs = {
+        name: replace(stamp, modified=size_and_time(output / name)[1])
+        for name, stamp in record.outputs.items()
+        if stamp.fits(output / name)
+    }
+    now = replace(
+        record,
+        info=replace(info, header={}),
+        file=info.path.resolve(),
+        input=replace(record.input, modified=size_and_time(info.path)[1]),
+        outputs=outputs,
+    )
+    if now != record:
+        save_record(output, now)
+    return now
+
+
+def save_record(output: Path, record: TomogramRecord) -> None:
+    """Write the record of a tomogram, atomically."""
+    write_json(record_file(output, record.info.name), {"format": FORMAT, **vars(record)})
+
+
+def write_tomogram(
+    output: Path, record: TomogramRecord, *, diameter: float, candidates: pd.DataFrame | None = None
+) -> TomogramRecord:
+    """Write the files of a tomogram, its record before and after them.
+
+    Args:
+        output: the folder.
+        record: of the tomogram; its cut is applied.
+        diameter: of the particle, angstrom.
+        candidates: of the tomogram; None for those that are there already.
+
+    Returns:
+        The record as it is now.
+
+    Raises:
+        CetpickError: a file cannot be written.
+        OSError: the candidates cannot be read.
+    """
+    model, table, stored = tomogram_files(output, record.info.name)
+    key = _key(output, stored)
+    outputs = {key: record.outputs[key]} if candidates is None else {}
+    picks = record.cut.apply(
+        record.info, read_table(stored).table if candidates is None else candidates, diameter=diameter
+    )
+    with held_signals():
+        save_record(output, replace(record, outputs=outputs))
+        coordinates_to_mod(model, record.info, picks.accepted, radius=diameter / 2)
+        write_table(table, picks.accepted)
+        written = [model, table]
+        if candidates is not None:
+            write_table(stored, candidates)
+            written.append(stored)
+        outputs |= {_key(output, file): Stamp.of(file) for file in written}
+        record = replace(record, picks=len(picks.accepted), lowest=picks.cut, outputs=outputs)
+        save_record(output, record)
+    return record
+
+
+def discard(output: Path, name: str) -> None:
+    """Remove what there is of a tomogram, its record first."""
+    for path in (record_file(output, name), *tomogram_files(output, name)):
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run, or one shard of it, set out to do, and how it fared.
+
+    Attributes:
+        begun: seconds since 1970; of several runs in a folder the last counts.
+        shard: which part of the listing is its own.
+        listing: names of the tomograms of all shards.
+        maker: of the candidates.
+        cut: of the candidates.
+        star: flavour of particles.star.
+        optimisation_set: particles.star and tomograms.star as optimisation_set.star names them; None without one.
+        failures: by place in the listing, from 0, what is wrong with a tomogram.
+        warnings: that the run gave.
+        finished: it came to its end.
+    """
+
+    begun: float
+    shard: Shard = Shard()
+    listing: Sequence[str]
+    maker: Maker
+    cut: Cut
+    star: Flavour
+    optimisation_set: Mapping[str, str] | None = None
+    failures: Mapping[int, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    finished: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run file.
+
+    Attributes:
+        path: the file.
+        values: all that it holds, as RunRecord writes it.
+        plan: what the run set out to do.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    plan: Plan
+
+
+def write_run(output: Path, record: RunRecord, plan: Plan) -> Path:
+    """Write the run file of a shard, or of a run that is not done yet; returns it."""
+    record.values |= plan_values(replace(plan, warnings=list(record.values["warnings"])))
+    path = output / plan.shard.run_file
+    record.write(path)
+    return path
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """What a run file holds of a plan."""
+    return {PLAN: {"format": FORMAT, **vars(plan)}}
+
+
+def read_run(path: Path) -> Run | None:
+    """A run file of `pick`, None when it is something else."""
+    record = read_record(path)
+    if record is None or not isinstance(values := record.get(PLAN), dict) or values.get("format") != FORMAT:
+        return None
+    try:
+        plan = Plan(
+            **{key: value for key, value in values.items() if key != "format"}
+            | {
+                "shard": Shard(**values["shard"]),
+                "maker": Maker(**values["maker"]),
+                "cut": Cut(**values["cut"]),
+                "failures": {int(place): message for place, message in values["failures"].items()},
+            }
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+    return Run(path=path, values=record, plan=plan)
+
+
+def run_files(output: Path) -> list[Path]:
+    """The run files of shards in a folder, and that of a run that is not done yet."""
+    return sorted(output.glob("run.*of*.json"))
+
+
+def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
+    """The files of the run that was begun last, and those of others.
+
+    Shards belong to one run when they share the listing, its division, the maker and the cut. A shard's own file goes
+    before a run.json that was made of it.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = [run for path in (*run_files(output), output / RUN_FILE) if (run := read_run(path)) is not None]
+    if not runs:
+        raise InputError(
+            "holds no results of cetpick pick",
+            file=output,
+            expected="the folder that `cetpick pick` was given with -o, with run.json or run.<i>of<N>.json",
+        )
+    newest = max(runs, key=lambda run: (run.plan.begun, run.path.name != RUN_FILE))
+    if newest.path.name == RUN_FILE:
+        return [newest], []
+    shards = [run for run in runs if run.path.name != RUN_FILE]
+
+    def identity(run: Run) -> tuple[object, ...]:
+        return run.plan.shard.count, run.plan.listing, run.plan.maker, run.plan.cut
+
+    same = [run for run in shards if identity(run) == identity(newest)]
+    return same, [run for run in shards if run not in same]
+
+
+def merge(runs: Sequence[Run]) -> tuple[dict[str, Any], Plan]:
+    """One record and plan of all shards of a run.
+
+    Settings, versions and arguments are those of the shard that began last; inputs, warnings and seconds of all.
+    """
+    last = max(runs, key=lambda run: run.plan.begun)
+    values = dict(last.values)
+    if last.plan.shard.count > 1:
+        values["shards"] = [
+            {
+                "shard": str(run.plan.shard),
+                "started": run.values["started"],
+                "device": run.values.get("device"),
+                "seconds": run.values["seconds"].get("total"),
+                "finished": run.plan.finished,
+            }
+            for run in sorted(runs, key=lambda run: run.plan.shard.number)
+        ]
+    values["inputs"] = {name: entry for run in runs for name, entry in run.values["inputs"].items()}
+    spent = [run.values["seconds"] for run in runs]
+    parts = dict.fromkeys(what for seconds in spent for what in seconds)
+    values["seconds"] = {what: round(sum(seconds.get(what, 0.0) for seconds in spent), 3) for what in parts}
+    failures = {place: message for run in runs for place, message in run.plan.failures.items()}
+    warned = list(dict.fromkeys(text for run in runs for text in run.plan.warnings))
+    finished = len({run.plan.shard.number for run in runs if run.plan.finished}) == last.plan.shard.count
+    return values, replace(last.plan, shard=Shard(), failures=failures, warnings=warned, finished=finished)
+
+
+def _key(output: Path, path: Path) -> str:
+    return path.relative_to(output).as_posix()
+
+
+def _info(values: Mapping[str, Any]) -> TomogramInfo:
+    grid, relion = values["grid"], values["relion"]
+    return TomogramInfo(
+        name=values["name"],
+        path=Path(values["path"]),
+        grid=Grid(shape=tuple(grid["shape"]), voxel_size=grid["voxel_size"], origin=tuple(grid["origin"])),
+        header_voxel_size=values["header_voxel_size"],
+        relion=relion
+        and RelionTomogram(
+            **relion | {"size": tuple(relion["size"]), "star": Path(relion["star"]), "project": Path(relion["project"])}
+        ),
+    )

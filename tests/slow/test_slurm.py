@@ -1,0 +1,200 @@
+"""wrappers/slurm on a cluster of one node with two pretended GPUs: jobs are preempted, requeued and out of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cetpick.io.star import read_star
+from cetpick.io.table import read_table
+from tests.slow.conftest import Run, missing
+
+pytestmark = pytest.mark.slow
+
+WRAPPERS = Path(__file__).parents[2] / "wrappers" / "slurm"
+TOMOGRAMS = [f"sim/sim_{number:03}.mrc" for number in range(8)]
+TRAIN = "sim/sim_000.mrc --labels sim/labels/sim_000.mod --diameter 210 --count-hint 10 --device cpu"
+CONFIGURATION = """
+ClusterName=cetpick
+SlurmctldHost={host}
+SlurmUser=root
+SlurmdUser=root
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=batch_sched_delay=0,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+MinJobAge=7200
+MpiDefault=none
+ReturnToService=2
+KillWait=30
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName={host} CPUs=16 RealMemory=200000 Gres=gpu:2 State=UNKNOWN
+PartitionName=gpu Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=2
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A running Slurm, on which its commands act."""
+    if not (shutil.which("slurmctld") and shutil.which("slurmd")):
+        missing("Slurm is not installed")
+    if os.geteuid():
+        missing("Slurm's daemons are run as root")
+    folder, host = tmp_path_factory.mktemp("slurm"), socket.gethostname().split(".")[0]
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("", 0))
+            ports.append(free.getsockname()[1])
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    for number in (0, 1):  # a GPU is a character device to Slurm; these are /dev/null
+        os.mknod(folder / f"gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, ports=ports, folder=folder))
+    (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu Count=2 File={folder}/gpu[0-1]\n")
+    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("w") as log:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        daemons = [
+            subprocess.Popen(words, stdout=log, stderr=log) for words in (["slurmctld", "-Dc"], ["slurmd", "-D"])
+        ]
+        try:
+            wait_for(lambda: set(output("sinfo", "-h", "-o", "%t").split()) == {"idle"}, seconds=60)
+            yield
+        finally:
+            subprocess.run(["scancel", "--user=root"], check=False)
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait(60)
+
+
+@pytest.fixture
+def work(cluster: None, cetpick: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with eight tomograms in sim."""
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from cetpick.cli import main; main()' \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("CETPICK", str(program))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cetpick("simulate", "-o", "sim", "-n", 8, "--shape", 160, 160, 48, "--difficulty", "easy")
+    return tmp_path
+
+
+def output(*command: object) -> str:
+    return subprocess.run(list(map(str, command)), text=True, stdout=subprocess.PIPE, check=False).stdout
+
+
+def wait_for(done: Callable[[], object], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"not within {seconds} s:\n{output('squeue', '-r')}"
+        time.sleep(0.05)
+
+
+def job(number: str) -> dict[str, str]:
+    """What Slurm tells of a job or a task of an array."""
+    words = output("scontrol", "show", "job", "-o", number).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def back_at_once(number: str) -> None:
+    """A job that is in the queue again waits for two minutes; have it start now."""
+    wait_for(lambda: job(number)["JobState"] == "PENDING", seconds=120)
+    output("scontrol", "update", f"JobId={number}", "StartTime=now")
+
+
+def test_an_array_is_complete_and_nothing_is_there_twice(work: Path, run: Run, cetpick: Run) -> None:
+    said = run(WRAPPERS / "submit", "-n", 4, "-t", f"{TRAIN} --steps 6", "picks", *TOMOGRAMS, "--top", 40)
+    training, array, collecting = (line.split("job ")[1].split(",")[0] for line in said.splitlines())
+    log = {task: Path(f"cetpick_{array}_{task}.log") for task in "1234"}
+    records = {
+        task: [Path(f"picks/records/sim_{n:03}.json") for n in (int(task) - 1, int(task) + 3)] for task in "1234"
+    }
+    wait_for(lambda: job(training)["JobState"] not in ("PENDING", "RUNNING"), seconds=1200)
+    assert job(training)["ExitCode"] == "0:0"
+
+    # task 1 is put back into the queue between its two tomograms
+    wait_for(records["1"][0].exists, seconds=600)
+    output("scontrol", "requeue", f"{array}_1")
+    back_at_once(f"{array}_1")
+    assert not records["1"][1].exists()
+    # whatever runs next gives way to something urgent
+    wait_for(lambda: job(f"{array}_4")["JobState"] == "RUNNING", seconds=600)
+    wait_for(records["4"][0].exists, seconds=600)
+    urgent = output(
+        "sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "urgent.log", "--wrap", "true"
+    ).strip()
+    back_at_once(f"{array}_4")
+    wait_for(lambda: job(urgent)["JobState"] == "COMPLETED", seconds=120)
+    for task in "123":
+        if job(f"{array}_{task}")["JobState"] == "PENDING":
+            back_at_once(f"{array}_{task}")
+    assert job(collecting)["JobState"] == "PENDING"
+
+    wait_for(lambda: job(collecting)["JobState"] not in ("PENDING", "RUNNING"), seconds=1200)
+    assert job(collecting)["ExitCode"] == "0:0", Path(f"cetpick-collect_{collecting}.log").read_text()
+    for task in "14":
+        assert int(job(f"{array}_{task}")["Restarts"]) == 1
+        assert "1 of 2 tomograms done before" in log[task].read_text()
+    told = [line for file in log.values() for line in file.read_text().splitlines() if " picked " in line]
+    assert sorted(line.split()[2] for line in told) == [f"sim_{number:03}:" for number in range(8)]
+
+    cetpick("pick", *TOMOGRAMS, "--model", "picks/model.safetensors", "--device", "cpu", "-o", "whole", "--top", 40)
+    for path in Path("whole").rglob("*"):
+        if path.is_file() and path.suffix != ".json":
+            assert path.read_bytes() == (Path("picks") / path.relative_to("whole")).read_bytes()
+    named = list(read_star("picks/particles.star")[""]["rlnMicrographName"])
+    counts = [len(read_table(Path("picks", f"{Path(name).stem}.csv"))) for name in TOMOGRAMS]
+    assert named == [name for name, count in zip(TOMOGRAMS, counts, strict=True) for _ in range(count)]
+    values = json.loads(Path("picks/run.json").read_text())
+    assert list(values["tomograms"]) == [Path(name).stem for name in TOMOGRAMS]
+    assert values["missing"] == {}
+    assert [shard["finished"] for shard in values["shards"]] == [True] * 4
+
+
+def test_a_training_that_runs_out_of_time_goes_on_and_a_cancelled_one_does_not(work: Path) -> None:
+    command = ["sbatch", "--parsable", "--time=2", "--signal=B:USR1@75", WRAPPERS / "pick.sbatch", "train"]
+    number = output(*command, *TRAIN.split(), "--steps", 20000, "--resume", "-o", "m.safetensors").strip()
+    checkpoint, log = Path("m.checkpoint"), Path(f"cetpick_{number}.log")
+
+    def losses() -> list[float]:
+        state = torch.load(checkpoint, weights_only=True)["parts"]["scout 1 of 2"]
+        return [entry["loss"] for entry in state["log"]]
+
+    wait_for(lambda: job(number)["Restarts"] == "1", seconds=240)
+    assert "the same command with --resume goes on with it" in log.read_text()
+    assert "out of time: back into the queue" in log.read_text()
+    first = losses()
+    assert first
+    back_at_once(number)
+    wait_for(lambda: len(losses()) > len(first), seconds=240)  # the state is saved every minute
+    output("scancel", number)
+    wait_for(lambda: job(number)["JobState"] == "CANCELLED", seconds=60)
+    assert log.read_text().count("out of time") == 1
+    wait_for(lambda: len(losses()) > len(first), seconds=30)
+    assert losses()[: len(first)] == first

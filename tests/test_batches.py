@@ -1,0 +1,506 @@
+"""Batches: reruns, shards and what is collected of them, with a network that was not trained."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cetpick.workflows.pick as workflow
+from cetpick.checkpoint import save_model
+from cetpick.config import ModelSettings, ParticleClass, PickSettings
+from cetpick.io.mrc import write_mrc
+from cetpick.io.star import read_star
+from cetpick.io.table import read_table
+from cetpick.networks.build import build_network
+from cetpick.workflows.results import Shard
+from tests.conftest import Run, TinySet
+
+NAMES = ("a", "b", "c", "d")
+DIAMETER = 60.0
+MAIN = [sys.executable, "-c", "from cetpick.cli import main; main()"]
+NO_TORCH = "import sys; sys.modules['torch'] = None; from cetpick.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four tomograms of noise, and two models."""
+    folder = tmp_path_factory.mktemp("source")
+    for seed, name in enumerate(NAMES):
+        data = np.random.default_rng(seed).normal(size=(20, 48, 52)).astype(np.float32)
+        write_mrc(folder / f"{name}.mrc", data, voxel_size=10.0)
+    # a random network scores all of them nearly alike
+    settings = ModelSettings(classes=(ParticleClass(diameter=DIAMETER),), voxel_size=(20, 10, 10), threshold=0.5)
+    for seed in (0, 1):
+        save_model(folder / f"m{seed}.safetensors", build_network(settings, seed=seed), settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.Series:
+    """Of all candidates, falling."""
+    output = tmp_path_factory.mktemp("scores")
+    settings = PickSettings(threshold=0)
+    workflow.run_pick([*source.glob("*.mrc")], output=output, model=source / "m0.safetensors", settings=settings)
+    found = [read_table(path).table["score"] for path in output.glob("candidates/*.csv")]
+    return pd.concat(found).sort_values(ascending=False, ignore_index=True)
+
+
+@pytest.fixture
+def data(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the tomograms and models, as the current folder."""
+    shutil.copytree(source, tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def pick(cetpick: Run, data: Path, scores: pd.Series) -> Run:
+    """Pick into out, by default all tomograms at a threshold that about a third of the candidates reach."""
+
+    def pick(*more: object, tomograms: tuple[str, ...] = NAMES, model: str = "m0", out: str = "out") -> Any:
+        threshold = [] if "--threshold" in more else ["--threshold", scores[len(scores) // 3]]
+        files = [f"{name}.mrc" for name in tomograms]
+        return cetpick("pick", *files, "--model", f"{model}.safetensors", "-o", out, *threshold, *more)
+
+    return pick
+
+
+def contents(output: Path | str, *left_out: str) -> dict[str, bytes]:
+    """What the files of a folder hold, but for the records, which tell times."""
+    paths = [path for path in Path(output).rglob("*") if path.is_file() and path.suffix != ".json"]
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths if path.stem not in left_out}
+
+
+def record(output: str = "out") -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(Path(output, "run.json").read_text())
+    return values
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, running the network or reading a tomogram to hash it fails."""
+
+    def forbid() -> None:
+        def never(*_: object, **__: object) -> None:
+            raise AssertionError("this was not to be done")
+
+        from cetpick.workflows import record as module
+
+        sha256 = module.sha256
+        monkeypatch.setattr(workflow, "load_model", never)
+        monkeypatch.setattr(module, "sha256", lambda path: never() if str(path).endswith(".mrc") else sha256(path))
+
+    return forbid
+
+
+def test_a_rerun_does_nothing_when_all_is_done(pick: Run, no_work: Callable[[], None]) -> None:
+    code, out, err = pick()
+    assert code == 0
+    assert out.splitlines()[-2] == "4 picked"
+    assert [line.split()[0] for line in err.splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
+    before, notes = contents("out"), record()["tomograms"]
+    assert all(note["picks"] > 0 for note in notes.values())
+    assert not Path("out/run.1of1.json").exists()
+    no_work()
+    code, out, err = pick()
+    assert code == 0
+    assert out.splitlines()[-2] == "4 done before"
+    assert err == "4 of 4 tomograms done before\n"
+    assert contents("out") == before
+    assert record()["tomograms"] == notes
+    assert set(record()["inputs"]) == {"m0.safetensors", *(f"{name}.mrc" for name in NAMES)}
+
+
+def test_new_changed_and_moved_tomograms(
+    pick: Run, monkeypatch: pytest.MonkeyPatch, no_work: Callable[[], None]
+) -> None:
+    assert pick(tomograms=NAMES[:3])[0] == 0
+    before = contents("out", "particles")
+    os.utime("a.mrc", ns=(1, 1))  # touched, but the same: read once, to see that
+    Path("sub").mkdir()
+    shutil.move("b.mrc", "sub/b.mrc")
+    changed = np.random.default_rng(9).normal(size=(20, 48, 52)).astype(np.float32)
+    write_mrc("c.mrc", changed, voxel_size=10.0)
+    code, out, err = pick(tomograms=("a", "sub/b", "c", "d"))
+    assert (code, out.splitlines()[-2]) == (0, "2 done before, 2 picked")
+    assert [line.split()[:3] for line in err.splitlines()[1:]] == [["3/4", "picked", "c:"], ["4/4", "picked", "d:"]]
+    after = contents("out", "particles")
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {f"{folder}{name}" for n in "ab" for folder, name in (("", f"{n}.mod"), ("", f"{n}.csv"))} | {
+        "candidates/a.csv",
+        "candidates/b.csv",
+    }
+    named = read_star("out/particles.star")[""]["rlnMicrographName"]
+    assert list(dict.fromkeys(named)) == ["a.mrc", "sub/b.mrc", "c.mrc", "d.mrc"]
+    no_work()
+    assert pick(tomograms=("a", "sub/b", "c", "d"))[1].splitlines()[-2] == "4 done before"
+
+
+def test_another_cut_needs_no_network(pick: Run, scores: pd.Series, no_work: Callable[[], None]) -> None:
+    cut = ["--threshold", scores[len(scores) // 2], "--top", 7]
+    assert pick(*cut, out="fresh")[0] == 0
+    assert pick()[0] == 0
+    assert contents("out") != contents("fresh")
+    no_work()
+    code, out, _ = pick(*cut)
+    assert (code, out.splitlines()[-2]) == (0, "4 cut again")
+    assert contents("out") == contents("fresh")
+    assert {note["picks"] for note in record()["tomograms"].values()} == {7}
+    assert record()["tomograms"] == record("fresh")["tomograms"] | {
+        name: record("fresh")["tomograms"][name] | {key: note[key] for key in ("picked", "seconds")}
+        for name, note in record()["tomograms"].items()
+    }
+
+
+def test_results_of_something_else_are_refused(pick: Run, source: Path) -> None:
+    assert pick()[0] == 0
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+
+    def refused(because: str, *more: object, **how: Any) -> None:
+        code, out, err = pick(*more, **how)
+        assert (code, out) == (2, "")
+        assert because in err
+        assert "--overwrite" in err or "-o" in err
+        assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+
+    refused("particles.star, run.json: made with another model, SHA-256 ", model="m1")
+    refused("records/b.json: made with another model", model="m1")
+    refused("found: a, b, c", tomograms=("d",))
+    shutil.move("a.mrc", "kept.mrc")
+    Path("other").mkdir()
+    shutil.copy("b.mrc", "other/a.mrc")
+    refused("records/a.json: of another tomogram of this name", tomograms=("other/a", *NAMES[1:]))
+    shutil.move("kept.mrc", "a.mrc")
+    Path("out/records/c.json").unlink()
+    del before[Path("out/records/c.json")]
+    refused("c.mod, c.csv, candidates/c.csv: no record of how they were made")
+    values = json.loads(Path("out/records/b.json").read_text())
+    values["maker"]["cetpick"] = "0.0.1"
+    Path("out/records/b.json").write_text(json.dumps(values))
+    before[Path("out/records/b.json")] = Path("out/records/b.json").read_bytes()
+    refused("records/b.json: made by cetpick 0.0.1, this is ")
+    code, out, _ = pick("--overwrite", model="m1")
+    assert (code, out.splitlines()[-2]) == (0, "4 picked")
+    assert pick(model="m1", out="fresh")[0] == 0
+    assert contents("out") == contents("fresh")
+
+
+def test_a_tomogram_that_breaks_loses_its_results_and_comes_back(pick: Run, source: Path) -> None:
+    assert pick(out="fresh")[0] == pick()[0] == 0
+    write_mrc("b.mrc", np.zeros((20, 48, 52), np.float32), voxel_size=10.0)
+    Path("c.mrc").write_bytes(b"broken")
+    code, out, err = pick()
+    assert (code, out.splitlines()[-2]) == (1, "2 done before, 2 failed")
+    assert "4/4 failed b" in err
+    assert "failed: c.mrc" in err
+    assert not Path("out/b.csv").exists()
+    assert list(record()["tomograms"]) == ["a", "d"]
+    assert len(record()["failures"]) == 2
+    for name in "bc":
+        shutil.copy(source / f"{name}.mrc", ".")
+    assert pick()[1].splitlines()[-2] == "3 done before, 1 picked"
+    assert contents("out") == contents("fresh")
+
+
+def test_a_tomogram_that_is_being_written_fails_alone(pick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = workflow.find_candidates
+
+    def slowly(*arguments: Any, **how: Any) -> pd.DataFrame:
+        if not Path("out/records/a.json").exists():
+            os.utime("a.mrc", ns=(5, 5))
+        return find(*arguments, **how)
+
+    monkeypatch.setattr(workflow, "find_candidates", slowly)
+    code, _, err = pick(tomograms=("a",))
+    assert code == 2
+    assert "a.mrc: was written to while it was picked" in err
+    assert not Path("out").exists()
+
+
+def test_shards_make_what_one_run_makes(pick: Run, cetpick: Run, tmp_path: Path) -> None:
+    Path("b.mrc").write_bytes(b"broken")
+    assert pick(out="whole")[0] == 1
+    codes = [pick("--shard", f"{number}/3")[0] for number in (1, 3)]
+    assert codes == [0, 0]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        *("a.csv", "a.mod", "c.csv", "c.mod", "candidates", "d.csv", "d.mod", "records"),
+        *("run.1of3.json", "run.3of3.json"),
+    ]
+    code, out, err = cetpick("collect", "out")
+    assert (code, err) == (1, "missing (shard 2/3 has not begun): b\n")
+    assert f"{sum(note['picks'] for note in record()['tomograms'].values())} picks in 3 tomograms, 1 missing" in out
+    code, out, err = pick("--shard", "2/3")
+    assert code == 1
+    assert "failed: b.mrc" in err
+    assert out.splitlines()[-2:] == [
+        "1 failed",
+        f"threshold {record()['threshold']:.3f}; results: shard 2/3; when all have ended: cetpick collect out",
+    ]
+    code, _, err = cetpick("collect", "out")
+    assert code == 1
+    assert err.startswith("failed: b.mrc")
+    assert "missing" not in err
+    assert contents("out") == contents("whole")
+    values, whole = record(), record("whole")
+    assert [shard["finished"] for shard in values["shards"]] == [True, True, True]
+    assert values["failures"] == whole["failures"]
+    for key in ("model", "threshold", "star", "settings"):
+        assert values[key] == whole[key]
+    assert {name: note["picks"] for name, note in values["tomograms"].items()} == {
+        name: note["picks"] for name, note in whole["tomograms"].items()
+    }
+    assert cetpick("info", "out")[0] == 0
+    # a shard again, and a whole run: nothing is done twice
+    assert pick("--shard", "1/3")[1].splitlines()[-2] == "2 done before"
+    assert pick()[1].splitlines()[-2] == "3 done before, 1 failed"
+
+
+def test_shards_that_do_not_belong_together_are_not_mixed(pick: Run, cetpick: Run, scores: pd.Series) -> None:
+    assert pick("--shard", "1/2")[0] == pick("--shard", "2/2")[0] == 0
+    assert pick("--shard", "2/2", "--threshold", scores[5])[0] == 0
+    code, _, _ = cetpick("collect", "out", "--json")
+    assert code == 1
+    assert list(record()["tomograms"]) == ["b", "d"]
+    assert all("shard 1/2 was last run with other" in why for why in record()["missing"].values())
+    assert pick("--shard", "1/2", "--threshold", scores[5])[1].splitlines()[-2] == "2 cut again"
+    assert cetpick("collect", "out")[0] == 0
+    assert pick("--threshold", scores[5], out="whole")[0] == 0
+    assert contents("out") == contents("whole")
+
+
+def test_files_that_were_changed_are_missing_and_made_again(
+    pick: Run, cetpick: Run, no_work: Callable[[], None]
+) -> None:
+    assert pick("--shard", "1/1")[0] == 0
+    before = contents("out")
+    Path("out/b.csv").write_text("x,y,z,score,class\n")
+    Path("out/c.mod").unlink()
+    code, _, err = cetpick("collect", "out")
+    assert (code, err) == (1, "missing (the run ended without them): b, c\n")
+    no_work()
+    assert pick("--shard", "1/1")[1].splitlines()[-2] == "2 done before, 2 cut again"
+    assert cetpick("collect", "out")[0] == 0
+    assert contents("out", "particles") == before
+
+
+def test_more_shards_than_tomograms(pick: Run) -> None:
+    code, out, _ = pick("--shard", "5/9")
+    assert (code, out.splitlines()[-2]) == (0, "nothing to do")
+    assert [path.name for path in Path("out").iterdir()] == ["run.5of9.json"]
+
+
+def test_every_place_is_in_one_shard() -> None:
+    for count in (1, 3, 8, 12):
+        places = [place for number in range(1, count + 1) for place in Shard(number=number, count=count).positions(8)]
+        assert sorted(places) == list(range(8))
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "-1/2", "1/2/3"])
+def test_an_unusable_shard_is_said(pick: Run, shard: str) -> None:
+    code, _, err = pick("--shard", shard)
+    assert code == 2
+    assert "I/N" in err
+
+
+def test_shards_do_not_train(cetpick: Run, tiny: TinySet, tmp_path: Path) -> None:
+    command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", 160]
+    code, _, err = cetpick(*command, "-o", tmp_path / "out", "--shard", "1/2")
+    assert code == 2
+    assert "cetpick train" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_collect(cetpick: Run, pick: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for command in ("collect", "repick"):
+        code, _, err = cetpick(command, tmp_path / "empty")
+        assert code == 2
+        assert "holds no results of cetpick pick" in err
+    Path("a.mrc").write_bytes(b"broken")
+    assert pick("--shard", "1/1", tomograms=("a",))[0] == 1
+    code, _, err = cetpick("collect", "out")
+    assert code == 2
+    assert "no tomogram has been picked" in err
+    assert "a.mrc: " in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_batch_that_is_stopped_goes_on(
+    pick: Run, cetpick: Run, data: Path, scores: pd.Series, number: signal.Signals
+) -> None:
+    assert pick(out="whole")[0] == 0
+    command = [*MAIN, "pick", *(f"{name}.mrc" for name in NAMES), "--model", "m0.safetensors", "-o", "out"]
+    command += ["--threshold", str(scores[len(scores) // 3])]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("1/4 picked a")
+        running.send_signal(number)
+        running.stderr.read()
+    assert running.returncode == (143 if number == signal.SIGTERM else -9)
+    assert not Path("out/run.json").exists()
+    code, _, err = cetpick("collect", "out")
+    assert code == 1
+    assert "missing (the run has not come to its end): " in err
+    code, out, _ = pick()
+    assert code == 0
+    assert "done before" in out.splitlines()[-2]
+    assert "4 done before" not in out
+    visible = {name: text for name, text in contents("out").items() if not Path(name).name.startswith(".")}
+    assert visible == contents("whole")
+    assert list(record()["tomograms"]) == list(NAMES)
+    assert not Path("out/run.1of1.json").exists()
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Ctrl-C at the so-many-th table that is written, before it is."""
+    from cetpick.workflows import results
+
+    write, left = results.write_table, [calls]
+
+    def interrupted(*arguments: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(results, "write_table", interrupted)
+
+
+@pytest.mark.parametrize("table", [3, 4])
+def test_files_without_a_finished_record_are_done_again(pick: Run, monkeypatch: pytest.MonkeyPatch, table: int) -> None:
+    assert pick(out="whole")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, table)
+        assert pick()[0] == 130
+    assert Path("out/b.mod").exists()
+    assert not Path("out/candidates/b.csv").exists()
+    assert pick()[1].splitlines()[-2] == "1 done before, 3 picked"
+    assert contents("out") == contents("whole")
+
+
+def test_repick_cuts_again_and_says_so(pick: Run, cetpick: Run, scores: pd.Series) -> None:
+    assert pick("--top", 9)[0] == 0
+    before = contents("out")
+    low = scores[len(scores) // 2]
+    assert pick("--threshold", low, "--top", 9, out="fresh")[0] == 0
+    code, out, err = cetpick("repick", "out", "--threshold", low)
+    assert code == 0
+    assert out.startswith("36 picks in 4 tomograms\n")
+    assert err.splitlines()[0].startswith("1/4 cut a: 9 picks of ")
+    assert contents("out") == contents("fresh")
+    values = record()
+    assert values["threshold"] == low
+    assert values["repicked"]["cut"] == {"threshold": low, "top": 9, "separation": None}
+    assert values["settings"]["pick"]["threshold"] == scores[len(scores) // 3]
+    assert not Path("out/run.1of1.json").exists()
+    assert cetpick("collect", "out")[0] == 0
+    assert contents("out") == contents("fresh")
+    # without options: as it was picked
+    assert cetpick("repick", "out", "-q")[0] == 0
+    assert contents("out") == before
+    assert cetpick("repick", "out", "--threshold", low, "-q")[0] == 0
+    assert pick("--top", 9)[1].splitlines()[-2] == "4 cut again"
+    assert contents("out") == before
+    assert "repicked" not in record()
+
+
+def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:
+    assert pick("--threshold", 0)[0] == 0
+    code, _, err = cetpick("repick", "out", "--separation", 0.3)
+    assert code == 2
+    assert "0.6 to 5 diameters" in err
+    before = {name: len(pd.read_csv(f"out/{name}.csv")) for name in NAMES}
+    assert cetpick("repick", "out", "--separation", 1.5)[0] == 0
+    for name in NAMES:
+        picks = pd.read_csv(f"out/{name}.csv")
+        xyz = picks[["x", "y", "z"]].to_numpy()
+        distances = np.linalg.norm(xyz[:, None] - xyz[None], axis=2)[np.triu_indices(len(xyz), 1)]
+        assert 1 < len(picks) < before[name]
+        assert distances.min() >= 1.5 * DIAMETER / 10
+        assert picks["score"][0] == pd.read_csv(f"out/candidates/{name}.csv")["score"][0]
+        assert record()["tomograms"][name]["separation"] == 1.5
+    pd.read_csv("out/a.csv")[["x", "y", "z"]].to_csv("a_truth.csv", index=False)
+    code, out, _ = cetpick("evaluate", "out", "--truth", "a_truth.csv", "--radius", 1, "--json")
+    assert json.loads(out)["results"][0]["at_threshold"]["f1"] == 1
+
+
+def test_repick_that_is_stopped_is_repeated(
+    pick: Run, cetpick: Run, scores: pd.Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low = scores[len(scores) // 2]
+    assert pick("--shard", "1/2")[0] == pick("--shard", "2/2")[0] == 0
+    assert pick("--threshold", low, out="fresh")[0] == 0
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            interrupt(patch, 2)
+            assert cetpick("repick", "out", "--threshold", low)[0] == 130
+    assert not Path("out/particles.star").exists()
+    assert cetpick("repick", "out", "--threshold", low)[0] == 0
+    assert contents("out") == contents("fresh")
+    # what was not repicked of a run that was stopped can still be collected
+    assert len(record()["shards"]) == 2
+
+
+def test_collect_and_repick_need_no_torch_and_no_tomograms(pick: Run, data: Path) -> None:
+    assert pick("--shard", "1/1")[0] == 0
+    for path in (*data.glob("*.mrc"), *data.glob("*.safetensors")):
+        path.unlink()
+    for command in (("collect", "out"), ("repick", "out", "--top", "5", "-q")):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", NO_TORCH, *command], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert record()["repicked"]["cut"]["top"] == 5
+
+
+def test_a_pick_that_is_stopped_after_its_training_goes_on(
+    cetpick: Run, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter]
+    command += ["--steps", 2, "--count-hint", 12, "-q", "-o", output]
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow, "find_candidates", interrupted)
+        assert cetpick(*command)[0] == 130
+    assert sorted(path.name for path in output.iterdir()) == ["model.run.json", "model.safetensors"]
+    model = (output / "model.safetensors").read_bytes()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("cetpick.workflows.train.train", never)
+    code, _, err = cetpick(*command, "--steps", 3)
+    assert code == 2
+    assert "already holds model.safetensors, model.run.json" in err
+    assert cetpick(*command)[0] == 0
+    values = json.loads((output / "run.json").read_text())
+    assert values["training"]["done_before"] is True
+    assert values["training"]["labels"] == {"one": 8}
+    assert values["training"]["steps"] == 2
+    assert any("only 8 labels" in text for text in values["warnings"])
+    assert str(tiny.labels) in values["inputs"]
+    assert (output / "model.safetensors").read_bytes() == model
+    code, out, _ = cetpick(*command)
+    assert (code, out.splitlines()[-2]) == (0, "1 done before")
+    # and so does `train`
+    (output / "model.run.json").rename(tmp_path / "m.run.json")
+    shutil.copy(output / "model.safetensors", tmp_path / "m.safetensors")
+    command = ["train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, "--steps", 2]
+    command += ["--count-hint", 12, "-q", "-o", tmp_path / "m.safetensors"]
+    code, out, _ = cetpick(*command)
+    assert code == 0
+    assert "m.safetensors: trained before on 8 labels" in out
+    assert cetpick(*command, "--seed", 1)[0] == 2
