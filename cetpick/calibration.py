@@ -133,10 +133,11 @@ def precision_threshold(probabilities: ArrayLike, precision: float) -> float:
         The probability of the last pick; when even the best candidate is too improbable, a cut above it.
     """
     ranked = np.sort(np.asarray(probabilities, np.float64))[::-1]
-    # the mean of falling values falls, so the cut is the last place where it is high enough
-    enough = int((np.cumsum(ranked) >= precision * np.arange(1, len(ranked) + 1)).sum())
-    if enough:
-        return float(ranked[enough - 1])
+    # equal values are cut off together
+    enough = np.cumsum(ranked) >= precision * np.arange(1, len(ranked) + 1)
+    enough &= np.diff(ranked, append=-1.0) < 0
+    if enough.any():
+        return float(ranked[enough][-1])
     return float(np.nextafter(ranked[0], 2)) if len(ranked) else 1.0
 
 

@@ -184,12 +184,18 @@ class PickSettings:
 
     Attributes:
         threshold: score cut, None for the one chosen by the tool.
+        precision: cut each tomogram where this precision is expected, instead of by a threshold.
         top: at most this many picks a tomogram, the best ones, None for all.
     """
 
     threshold: float | None = None
+    precision: float | None = None
     top: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.threshold is None or 0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
+        good = self.precision is None or 0 < self.precision < 1
+        _require(good, "target-precision", self.precision, "a fraction between 0 and 1")
+        if self.threshold is not None and self.precision is not None:
+            raise InputError("--threshold and --target-precision are two ways to cut", cure="give one of them")
         _require(self.top is None or self.top >= 1, "top", self.top, "at least 1")

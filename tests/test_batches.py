@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import cetpick.workflows.pick as workflow
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, ParticleClass, PickSettings
+from cetpick.io.model import read_settings
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star
 from cetpick.io.table import read_table
@@ -105,7 +107,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_rerun_does_nothing_when_all_is_done(pick: Run, no_work: Callable[[], None]) -> None:
     code, out, err = pick()
     assert code == 0
-    assert out.splitlines()[-2] == "4 picked"
+    assert out.splitlines()[-3] == "4 picked"
     assert [line.split()[0] for line in err.splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
     before, notes = contents("out"), record()["tomograms"]
     assert all(note["picks"] > 0 for note in notes.values())
@@ -113,7 +115,7 @@ def test_a_rerun_does_nothing_when_all_is_done(pick: Run, no_work: Callable[[], 
     no_work()
     code, out, err = pick()
     assert code == 0
-    assert out.splitlines()[-2] == "4 done before"
+    assert out.splitlines()[-3] == "4 done before"
     assert err == "4 of 4 tomograms done before\n"
     assert contents("out") == before
     assert record()["tomograms"] == notes
@@ -131,7 +133,7 @@ def test_new_changed_and_moved_tomograms(
     changed = np.random.default_rng(9).normal(size=(20, 48, 52)).astype(np.float32)
     write_mrc("c.mrc", changed, voxel_size=10.0)
     code, out, err = pick(tomograms=("a", "sub/b", "c", "d"))
-    assert (code, out.splitlines()[-2]) == (0, "2 done before, 2 picked")
+    assert (code, out.splitlines()[-3]) == (0, "2 done before, 2 picked")
     assert [line.split()[:3] for line in err.splitlines()[1:]] == [["3/4", "picked", "c:"], ["4/4", "picked", "d:"]]
     after = contents("out", "particles")
     same = {name for name in before if before[name] == after[name]}
@@ -142,7 +144,7 @@ def test_new_changed_and_moved_tomograms(
     named = read_star("out/particles.star")[""]["rlnMicrographName"]
     assert list(dict.fromkeys(named)) == ["a.mrc", "sub/b.mrc", "c.mrc", "d.mrc"]
     no_work()
-    assert pick(tomograms=("a", "sub/b", "c", "d"))[1].splitlines()[-2] == "4 done before"
+    assert pick(tomograms=("a", "sub/b", "c", "d"))[1].splitlines()[-3] == "4 done before"
 
 
 def test_another_cut_needs_no_network(pick: Run, scores: pd.Series, no_work: Callable[[], None]) -> None:
@@ -152,7 +154,7 @@ def test_another_cut_needs_no_network(pick: Run, scores: pd.Series, no_work: Cal
     assert contents("out") != contents("fresh")
     no_work()
     code, out, _ = pick(*cut)
-    assert (code, out.splitlines()[-2]) == (0, "4 cut again")
+    assert (code, out.splitlines()[-3]) == (0, "4 cut again")
     assert contents("out") == contents("fresh")
     assert {note["picks"] for note in record()["tomograms"].values()} == {7}
     assert record()["tomograms"] == record("fresh")["tomograms"] | {
@@ -189,7 +191,7 @@ def test_results_of_something_else_are_refused(pick: Run, source: Path) -> None:
     before[Path("out/records/b.json")] = Path("out/records/b.json").read_bytes()
     refused("records/b.json: made by cetpick 0.0.1, this is ")
     code, out, _ = pick("--overwrite", model="m1")
-    assert (code, out.splitlines()[-2]) == (0, "4 picked")
+    assert (code, out.splitlines()[-3]) == (0, "4 picked")
     assert pick(model="m1", out="fresh")[0] == 0
     assert contents("out") == contents("fresh")
 
@@ -199,7 +201,7 @@ def test_a_tomogram_that_breaks_loses_its_results_and_comes_back(pick: Run, sour
     write_mrc("b.mrc", np.zeros((20, 48, 52), np.float32), voxel_size=10.0)
     Path("c.mrc").write_bytes(b"broken")
     code, out, err = pick()
-    assert (code, out.splitlines()[-2]) == (1, "2 done before, 2 failed")
+    assert (code, out.splitlines()[-3]) == (1, "2 done before, 2 failed")
     assert "4/4 failed b" in err
     assert "failed: c.mrc" in err
     assert not Path("out/b.csv").exists()
@@ -207,7 +209,7 @@ def test_a_tomogram_that_breaks_loses_its_results_and_comes_back(pick: Run, sour
     assert len(record()["failures"]) == 2
     for name in "bc":
         shutil.copy(source / f"{name}.mrc", ".")
-    assert pick()[1].splitlines()[-2] == "3 done before, 1 picked"
+    assert pick()[1].splitlines()[-3] == "3 done before, 1 picked"
     assert contents("out") == contents("fresh")
 
 
@@ -241,9 +243,10 @@ def test_shards_make_what_one_run_makes(pick: Run, cetpick: Run, tmp_path: Path)
     code, out, err = pick("--shard", "2/3")
     assert code == 1
     assert "failed: b.mrc" in err
-    assert out.splitlines()[-2:] == [
+    assert out.splitlines()[-3:] == [
         "1 failed",
-        f"threshold {record()['threshold']:.3f}; results: shard 2/3; when all have ended: cetpick collect out",
+        f"threshold {record()['threshold']:.3f}",
+        "results: shard 2/3; when all have ended: cetpick collect out",
     ]
     code, _, err = cetpick("collect", "out")
     assert code == 1
@@ -260,8 +263,8 @@ def test_shards_make_what_one_run_makes(pick: Run, cetpick: Run, tmp_path: Path)
     }
     assert cetpick("info", "out")[0] == 0
     # a shard again, and a whole run: nothing is done twice
-    assert pick("--shard", "1/3")[1].splitlines()[-2] == "2 done before"
-    assert pick()[1].splitlines()[-2] == "3 done before, 1 failed"
+    assert pick("--shard", "1/3")[1].splitlines()[-3] == "2 done before"
+    assert pick()[1].splitlines()[-3] == "3 done before, 1 failed"
 
 
 def test_shards_that_do_not_belong_together_are_not_mixed(pick: Run, cetpick: Run, scores: pd.Series) -> None:
@@ -271,7 +274,7 @@ def test_shards_that_do_not_belong_together_are_not_mixed(pick: Run, cetpick: Ru
     assert code == 1
     assert list(record()["tomograms"]) == ["b", "d"]
     assert all("shard 1/2 was last run with other" in why for why in record()["missing"].values())
-    assert pick("--shard", "1/2", "--threshold", scores[5])[1].splitlines()[-2] == "2 cut again"
+    assert pick("--shard", "1/2", "--threshold", scores[5])[1].splitlines()[-3] == "2 cut again"
     assert cetpick("collect", "out")[0] == 0
     assert pick("--threshold", scores[5], out="whole")[0] == 0
     assert contents("out") == contents("whole")
@@ -287,14 +290,14 @@ def test_files_that_were_changed_are_missing_and_made_again(
     code, _, err = cetpick("collect", "out")
     assert (code, err) == (1, "missing (the run ended without them): b, c\n")
     no_work()
-    assert pick("--shard", "1/1")[1].splitlines()[-2] == "2 done before, 2 cut again"
+    assert pick("--shard", "1/1")[1].splitlines()[-3] == "2 done before, 2 cut again"
     assert cetpick("collect", "out")[0] == 0
     assert contents("out", "particles") == before
 
 
 def test_more_shards_than_tomograms(pick: Run) -> None:
     code, out, _ = pick("--shard", "5/9")
-    assert (code, out.splitlines()[-2]) == (0, "nothing to do")
+    assert (code, out.splitlines()[-3]) == (0, "nothing to do")
     assert [path.name for path in Path("out").iterdir()] == ["run.5of9.json"]
 
 
@@ -352,7 +355,7 @@ def test_a_batch_that_is_stopped_goes_on(
     assert "missing (the run has not come to its end): " in err
     code, out, _ = pick()
     assert code == 0
-    assert "done before" in out.splitlines()[-2]
+    assert "done before" in out.splitlines()[-3]
     assert "4 done before" not in out
     visible = {name: text for name, text in contents("out").items() if not Path(name).name.startswith(".")}
     assert visible == contents("whole")
@@ -383,7 +386,7 @@ def test_files_without_a_finished_record_are_done_again(pick: Run, monkeypatch: 
         assert pick()[0] == 130
     assert Path("out/b.mod").exists()
     assert not Path("out/candidates/b.csv").exists()
-    assert pick()[1].splitlines()[-2] == "1 done before, 3 picked"
+    assert pick()[1].splitlines()[-3] == "1 done before, 3 picked"
     assert contents("out") == contents("whole")
 
 
@@ -399,7 +402,7 @@ def test_repick_cuts_again_and_says_so(pick: Run, cetpick: Run, scores: pd.Serie
     assert contents("out") == contents("fresh")
     values = record()
     assert values["threshold"] == low
-    assert values["repicked"]["cut"] == {"threshold": low, "top": 9, "separation": None}
+    assert values["repicked"]["cut"] == {"threshold": low, "precision": None, "top": 9, "separation": None}
     assert values["settings"]["pick"]["threshold"] == scores[len(scores) // 3]
     assert not Path("out/run.1of1.json").exists()
     assert cetpick("collect", "out")[0] == 0
@@ -408,9 +411,56 @@ def test_repick_cuts_again_and_says_so(pick: Run, cetpick: Run, scores: pd.Serie
     assert cetpick("repick", "out", "-q")[0] == 0
     assert contents("out") == before
     assert cetpick("repick", "out", "--threshold", low, "-q")[0] == 0
-    assert pick("--top", 9)[1].splitlines()[-2] == "4 cut again"
+    assert pick("--top", 9)[1].splitlines()[-3] == "4 cut again"
     assert contents("out") == before
     assert "repicked" not in record()
+
+
+def test_a_precision_is_aimed_at_in_each_tomogram(cetpick: Run, pick: Run, scores: pd.Series) -> None:
+    logits = np.log(scores / (1 - scores))
+    knots = ((float(logits.min()), -6.0), (float(logits.max()), 3.0))  # tells them apart
+    settings = replace(read_settings("m0.safetensors"), calibration=knots)
+    save_model("sure.safetensors", build_network(settings, seed=0), settings)
+    assert pick("--threshold", 0, model="sure")[0] == 0
+    everything = {name: read_table(f"out/candidates/{name}.csv").table["score"] for name in NAMES}
+    aim = 0.4
+    code, out, _ = cetpick("repick", "out", "--target-precision", aim)
+    assert code == 0
+    picked = {name: read_table(f"out/{name}.csv").table["score"] for name in NAMES}
+    assert min(map(len, picked.values())) > 0
+    for name, falling in everything.items():
+        number = len(picked[name])
+        following = falling >= falling[number]
+        assert falling[following].mean() < aim <= falling.head(number).mean()
+    total, true = sum(map(len, picked.values())), sum(found.sum() for found in picked.values())
+    particles = sum(found.sum() for found in everything.values())
+    assert f"target precision {aim:g}; about {true:.0f} of {total} picks should be particles" in out
+    assert record()["expected_particles"] == pytest.approx(particles)
+    note = record()["tomograms"]["a"]
+    assert note["expected_precision"] == pytest.approx(picked["a"].mean(), abs=1e-3)
+    assert note["expected_recall"] == pytest.approx(picked["a"].sum() / everything["a"].sum(), abs=1e-3)
+    table = pd.read_csv("out/expected_precision.csv").set_index("threshold")
+    at_least = [found[found >= 0.05] for found in everything.values()]
+    assert table.loc[0.05, "picks"] == sum(map(len, at_least))
+    assert table.loc[0.05, "recall"] == pytest.approx(sum(s.sum() for s in at_least) / particles, abs=1e-3)
+    # a threshold takes its place, and both at once are refused
+    assert cetpick("repick", "out", "--threshold", 0, "-q")[0] == 0
+    assert record()["plan"]["cut"]["precision"] is None
+    code, _, err = cetpick("repick", "out", "--threshold", 0.5, "--target-precision", 0.9)
+    assert (code, "two ways to cut" in err) == (2, True)
+
+
+def test_a_precision_needs_probabilities(cetpick: Run, pick: Run) -> None:
+    code, _, err = pick("--target-precision", 0.9, "--top", 5)
+    assert code == 2
+    code, _, err = cetpick("pick", "a.mrc", "--model", "m0.safetensors", "-o", "out", "--target-precision", 0.9)
+    assert (code, "needs scores that are probabilities" in err) == (2, True)
+    code, _, err = cetpick(
+        *("pick", "a.mrc", "--labels", "none.csv", "--mode", "paper", "--diameter", 250, "-o", "out"),
+        *("--target-precision", 0.9),
+    )
+    assert (code, "one of `paper` mode" in err) == (2, True)
+    assert not Path("out").exists()
 
 
 def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:
@@ -494,7 +544,7 @@ def test_a_pick_that_is_stopped_after_its_training_goes_on(
     assert str(tiny.labels) in values["inputs"]
     assert (output / "model.safetensors").read_bytes() == model
     code, out, _ = cetpick(*command)
-    assert (code, out.splitlines()[-2]) == (0, "1 done before")
+    assert (code, out.splitlines()[-3]) == (0, "1 done before")
     # and so does `train`
     (output / "model.run.json").rename(tmp_path / "m.run.json")
     shutil.copy(output / "model.safetensors", tmp_path / "m.safetensors")

@@ -94,6 +94,7 @@ def test_cut_of_an_expected_precision() -> None:
     none = precision_threshold(probabilities, 0.95)
     assert not (np.array(probabilities) >= none).any()
     assert precision_threshold([], 0.9) == 1
+    assert precision_threshold([0.9, 0.5, 0.5, 0.5], 0.65) == 0.9  # one of three equal ones would do
 
 
 def test_expectations_of_cuts() -> None:

@@ -87,6 +87,10 @@ Binned = Annotated[
     typer.Option("--binned/--unbinned", help="RELION coordinates are in voxels of the tomogram, or unbinned pixels."),
 ]
 Threshold = Annotated[float | None, typer.Option(metavar="S", help="Score from which a candidate is a pick.")]
+TargetPrecision = Annotated[
+    float | None,
+    typer.Option(metavar="P", help="Cut each tomogram where this share of the picks should be particles, such as 0.9."),
+]
 Top = Annotated[int | None, typer.Option(metavar="N", help="At most N picks a tomogram, the best ones.")]
 TomogramFiles = Annotated[
     list[Path] | None,
@@ -180,14 +184,15 @@ def tell_lacking(failures: Sequence[str], missing: Mapping[str, str]) -> None:
 def tell_collected(summary: CollectSummary, *, as_json: bool) -> NoReturn:
     """Tell what has become of the results in a folder, and end with the exit code for it."""
     if as_json:
-        print_json(vars(summary))
+        print_json(vars(summary) | {"cut": vars(summary.cut)})
         raise typer.Exit(summary.exit_code)
     tell_lacking(summary.failures, summary.missing)
     lacking = {"failed": len(summary.failures), "missing": len(summary.missing)}
     told = "".join(f", {number} {what}" for what, number in lacking.items() if number)
     typer.echo(f"{sum(summary.picks.values())} picks in {len(summary.picks)} tomograms{told}")
     results = f"{summary.output / 'particles.star'}, {summary.output / 'run.json'}"
-    typer.echo(f"threshold {summary.threshold:.3f}; results: {results}")
+    typer.echo(summary.told)
+    typer.echo(f"results: {results}")
     raise typer.Exit(summary.exit_code)
 
 

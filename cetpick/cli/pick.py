@@ -31,6 +31,7 @@ def pick(
     steps: opt.Steps = None,
     count_hint: opt.CountHint = None,
     threshold: opt.Threshold = None,
+    target_precision: opt.TargetPrecision = None,
     top: opt.Top = None,
     star: Annotated[
         opt.StarFlavour | None, typer.Option(help="Flavour of particles.star; told from the input.")
@@ -85,7 +86,8 @@ def pick(
     with reporting(quiet=quiet) as reporter:
         summary = run_pick(
             tomograms, output=output, model=model, training=training,
-            settings=PickSettings(threshold=threshold, top=top), star=star.value if star else None,
+            settings=PickSettings(threshold=threshold, precision=target_precision, top=top),
+            star=star.value if star else None,
             options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
             device=device, threads=threads, shard=Shard.parse(shard) if shard else None, resume=resume,
             overwrite=overwrite, progress=reporter.step, say=reporter.say,
@@ -107,5 +109,6 @@ def pick(
     results = f"{output / 'particles.star'}, {output / 'run.json'}"
     if summary.shard is not None:
         results = f"shard {summary.shard}; when all have ended: cetpick collect {output}"
-    typer.echo(f"threshold {summary.threshold:.3f}; results: {results}")
+    typer.echo(summary.told)
+    typer.echo(f"results: {results}")
     raise typer.Exit(summary.exit_code)

@@ -13,6 +13,7 @@ from cetpick.cli import options as opt
 def repick(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cetpick pick`.")],
     threshold: opt.Threshold = None,
+    target_precision: opt.TargetPrecision = None,
     top: opt.Top = None,
     separation: Annotated[
         float | None,
@@ -26,6 +27,8 @@ def repick(
     Examples:
       cetpick repick picks --threshold 0.3
 
+      cetpick repick picks --target-precision 0.9
+
       cetpick repick picks --top 200 --separation 1
     """
     from cetpick.cli.progress import reporting
@@ -34,6 +37,9 @@ def repick(
 
     with reporting(quiet=quiet) as reporter:
         summary = run_repick(
-            output, PickSettings(threshold=threshold, top=top), separation=separation, say=reporter.say
-        )  # fmt: skip
+            output,
+            PickSettings(threshold=threshold, precision=target_precision, top=top),
+            separation=separation,
+            say=reporter.say,
+        )
     opt.tell_collected(summary, as_json=as_json)

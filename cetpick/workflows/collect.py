@@ -7,12 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.relion import write_optimisation_set, write_particles
-from cetpick.io.table import read_table
+from cetpick.io.table import read_table, write_table
 from cetpick.workflows.record import keeping_warnings, write_json
 from cetpick.workflows.results import (
     DATASET_FILES,
+    Cut,
     Plan,
     Run,
     TomogramRecord,
@@ -30,18 +34,22 @@ class CollectSummary:
 
     Attributes:
         output: folder.
-        threshold: of the run; scores from here on are picks.
+        cut: which candidates are picks.
         picks: number of picks by tomogram.
         candidates: number of candidates by tomogram.
+        particles: how many are expected in all of them, None when scores are no probabilities.
+        true_picks: how many of the picks are expected to be particles.
         files: what the results are, run.json last.
         failures: one message a tomogram that could not be picked.
         missing: why, by tomogram, for those of the run that have no complete results.
     """
 
     output: Path
-    threshold: float
+    cut: Cut
     picks: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
+    particles: float | None = None
+    true_picks: float = 0.0
     files: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
@@ -50,6 +58,18 @@ class CollectSummary:
     def exit_code(self) -> int:
         """0 when all is there, else 1."""
         return 1 if self.failures or self.missing else 0
+
+    @property
+    def told(self) -> str:
+        """The cut and what it is expected to give, in a line."""
+        picks = sum(self.picks.values())
+        if self.particles is None or not picks:
+            return self.cut.told
+        return (
+            f"{self.cut.told}; about {self.true_picks:.0f} of {picks} picks should be particles "
+            f"({self.true_picks / picks:.0%}), of about {self.particles:.0f} there are "
+            f"({self.true_picks / self.particles:.0%})"
+        )
 
 
 def run_collect(output: Path) -> CollectSummary:
@@ -69,7 +89,7 @@ def run_collect(output: Path) -> CollectSummary:
     runs, others = newest_run(output)
     values, plan = merge(runs)
     shards = runs[0].plan.shard.count
-    summary = CollectSummary(output=output, threshold=plan.cut.threshold)
+    summary = CollectSummary(output=output, cut=plan.cut)
     complete: list[TomogramRecord] = []
     for place, name in enumerate(plan.listing):
         if place in plan.failures:
@@ -84,18 +104,24 @@ def run_collect(output: Path) -> CollectSummary:
     told = [*plan.warnings, *(text for record in complete for text in record.warnings)]
     with keeping_warnings(told):
         _warn_of_empty(complete, plan)
-        particles, *more = (output / name for name in DATASET_FILES)
+        particles, optimisation_set, expected, run_file = (output / name for name in DATASET_FILES)
         tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
         write_particles(particles, plan.star, tables)
         summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]
         summary.files.append(particles)
-        optimisation_set, run_file = more
         if plan.optimisation_set is not None:
             write_optimisation_set(optimisation_set, **plan.optimisation_set)
             summary.files.append(optimisation_set)
         else:
             optimisation_set.unlink(missing_ok=True)
             _warn_of_several_stars(complete, plan)
+    if plan.maker.calibrated:
+        write_table(expected, expected_precision(complete))
+        summary.files.append(expected)
+        summary.particles = sum(record.expected[0].particles for record in complete)
+        summary.true_picks = sum(record.particles for record in complete)
+    else:
+        expected.unlink(missing_ok=True)
     summary.picks = {record.info.name: record.picks for record in complete}
     summary.candidates = {record.info.name: record.candidates for record in complete}
     values["inputs"] |= {
@@ -104,6 +130,7 @@ def run_collect(output: Path) -> CollectSummary:
     values |= {
         "device": ", ".join(dict.fromkeys(record.device for record in complete)),
         "threshold": plan.cut.threshold,
+        "expected_particles": summary.particles,
         "star": plan.star,
         "tomograms": {record.info.name: record.note() for record in complete},
         "failures": summary.failures,
@@ -115,6 +142,17 @@ def run_collect(output: Path) -> CollectSummary:
     write_json(run_file, values)
     summary.files.append(run_file)
     return summary
+
+
+def expected_precision(records: Sequence[TomogramRecord]) -> pd.DataFrame:
+    """What thresholds are expected to give in all tomograms: picks, particles among them, precision, recall."""
+    cuts = zip(*(record.expected for record in records), strict=True)
+    rows = [(of[0].threshold, sum(cut.picks for cut in of), sum(cut.particles for cut in of)) for of in cuts]
+    table = pd.DataFrame(rows, columns=["threshold", "picks", "particles"])
+    everything = table["particles"].iloc[0]
+    table["precision"] = table["particles"] / table["picks"]
+    table["recall"] = table["particles"] / everything if everything else np.nan
+    return table[table["threshold"] > 0].round({"particles": 1, "precision": 3, "recall": 3})
 
 
 def complete_record(output: Path, name: str, plan: Plan) -> TomogramRecord | None:

@@ -55,6 +55,7 @@ from cetpick.workflows.results import (
     read_run,
     read_tomogram_record,
     record_file,
+    refuse_precision,
     renewed,
     tomogram_files,
     write_run,
@@ -90,6 +91,7 @@ class PickSummary:
         model: the model used.
         settings: of the model.
         threshold: scores from here on are picks.
+        told: the cut and what it is expected to give.
         picks: number of picks by tomogram.
         candidates: number of candidates by tomogram.
         files: what the results are, the record of the run last.
@@ -105,6 +107,7 @@ class PickSummary:
     model: Path
     settings: ModelSettings
     threshold: float
+    told: str
     picks: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
@@ -199,6 +202,8 @@ def run_pick(
     record = RunRecord(
         "pick", {"pick": settings, "inputs": options, "train": training.settings if training else None, "star": star}
     )
+    if training is not None and training.settings.mode == "paper":
+        refuse_precision(settings, "paper")
     with record.keeping_warnings():
         listing = list_tomograms(tomograms, options)
         flavour = star or ("relion5" if all(entry.relion for entry in listing if not entry.error) else "relion31")
@@ -264,6 +269,7 @@ def run_pick(
             model=used,
             settings=model_settings,
             threshold=cut.threshold,
+            told=cut.told,
             trained_on=[job.info.name for job in jobs if job.info.path.resolve() in trained_paths],
             shard=shard,
         )
@@ -283,6 +289,7 @@ def run_pick(
             run_file.unlink()
             summary.picks, summary.candidates = collected.picks, collected.candidates
             summary.files += collected.files
+            summary.told = collected.told
             summary.failures, summary.missing = collected.failures, collected.missing
         else:
             summary.picks = {done.info.name: done.picks for done in batch.done}
@@ -446,12 +453,12 @@ def _aim(model: Path, settings: PickSettings, symmetries: bool) -> tuple[Maker, 
     """What is to make the candidates, what is to cut them, and the model's settings.
 
     Raises:
-        InputError: the model file cannot be used.
+        InputError: the model file cannot be used, or not for this cut.
     """
     model_settings = read_settings(model)
-    threshold = model_settings.threshold if settings.threshold is None else settings.threshold
-    maker = Maker(model=Stamp.of(model).sha256, symmetries=symmetries)
-    return maker, Cut(threshold=threshold, top=settings.top), model_settings
+    calibrated = bool(model_settings.calibration)
+    maker = Maker(model=Stamp.of(model).sha256, symmetries=symmetries, calibrated=calibrated)
+    return maker, Cut.chosen(settings, model_settings), model_settings
 
 
 def _compare(

@@ -38,7 +38,7 @@ def run_repick(
 
     Args:
         output: folder of results.
-        settings: threshold and number of picks; what is None is as `pick` was told.
+        settings: threshold or precision, and number of picks; what is None is as `pick` was told.
         separation: no pick is nearer to a better one than this fraction of the diameter.
         say: told in a line of every tomogram that is seen to.
 
@@ -51,12 +51,9 @@ def run_repick(
     model = ModelSettings.from_dict(values["model"])
     picked = PickSettings(**values["settings"]["pick"])
     _check_separation(separation, model)
-    threshold = model.threshold if picked.threshold is None else picked.threshold
-    cut = Cut(
-        threshold=threshold if settings.threshold is None else settings.threshold,
-        top=picked.top if settings.top is None else settings.top,
-        separation=separation,
-    )
+    top = picked.top if settings.top is None else settings.top
+    kept = picked if settings.threshold is None and settings.precision is None else settings
+    cut = Cut.chosen(replace(kept, top=top), model, separation=separation)
     records = [(name, read_tomogram_record(output, name)) for name in plan.listing]
     usable = {
         name: record

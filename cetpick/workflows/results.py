@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from cetpick import __version__
+from cetpick.calibration import Expectation, expectations, precision_threshold
+from cetpick.config import Mode, ModelSettings, PickSettings
 from cetpick.errors import InputError
 from cetpick.interrupts import held_signals
 from cetpick.io.imod import coordinates_to_mod
@@ -29,7 +31,7 @@ FORMAT = 1
 RUN_FILE = "run.json"
 RECORDS = "records"
 """Folder of the records of the tomograms."""
-DATASET_FILES = ("particles.star", "optimisation_set.star", RUN_FILE)
+DATASET_FILES = ("particles.star", "optimisation_set.star", "expected_precision.csv", RUN_FILE)
 Todo = Literal["pick", "cut", "nothing"]
 PLAN = "plan"
 """Where a run file has its Plan."""
@@ -43,11 +45,13 @@ class Maker:
         cetpick: version.
         model: SHA-256 of the model file.
         symmetries: averaged over the eight in-plane symmetries.
+        calibrated: its scores are probabilities.
     """
 
     cetpick: str = __version__
     model: str
     symmetries: bool
+    calibrated: bool
 
     def unlike(self, other: Maker) -> str | None:
         """How `other` differs, for a message; None when it does not."""
@@ -64,13 +68,32 @@ class Cut:
 
     Attributes:
         threshold: the score from which a candidate is one.
+        precision: instead, from the score on down to which this precision is expected in the tomogram; None: no.
         top: at most this many of them, the best ones; None for all.
         separation: none nearer to a better one than this fraction of the diameter; None: as candidates are.
     """
 
     threshold: float
+    precision: float | None = None
     top: int | None = None
     separation: float | None = None
+
+    @classmethod
+    def chosen(cls, settings: PickSettings, model: ModelSettings, *, separation: float | None = None) -> Self:
+        """What the user asked for, where nothing was asked for with the model's own threshold.
+
+        Raises:
+            InputError: a precision, of a model whose scores are no probabilities.
+        """
+        if not model.calibration:
+            refuse_precision(settings, model.mode)
+        threshold = model.threshold if settings.threshold is None else settings.threshold
+        return cls(threshold=threshold, precision=settings.precision, top=settings.top, separation=separation)
+
+    @property
+    def told(self) -> str:
+        """In a few words."""
+        return f"threshold {self.threshold:.3f}" if self.precision is None else f"target precision {self.precision:g}"
 
     def apply(self, info: TomogramInfo, candidates: pd.DataFrame, *, diameter: float) -> Picks:
         """Cut the candidates of a tomogram (columns x, y, z in voxels, score); diameter in angstrom."""
@@ -78,7 +101,21 @@ class Cut:
             points = candidates[["x", "y", "z"]].to_numpy() * info.grid.voxel_size
             kept = suppress(points, candidates["score"].to_numpy(), distance=self.separation * diameter)
             candidates = candidates.iloc[kept]
-        return Picks(info=info, candidates=candidates, threshold=self.threshold, top=self.top)
+        threshold = self.threshold
+        if self.precision is not None:
+            threshold = precision_threshold(candidates["score"], self.precision)
+        return Picks(info=info, candidates=candidates, threshold=threshold, top=self.top)
+
+
+def refuse_precision(settings: PickSettings, mode: Mode) -> None:
+    """Raise an InputError for a target precision, of a model of `mode` whose scores are no probabilities."""
+    if settings.precision is not None:
+        raise InputError(
+            "--target-precision needs scores that are probabilities",
+            expected="a model of `default` mode, fully trained",
+            found=f"one of `{mode}` mode",
+            cure="give --threshold",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +174,9 @@ class TomogramRecord:
         warnings: that were given.
         cut: which of the candidates are picks.
         picks: how many are.
-        lowest: the score from which they are, also when the cut's `top` decides.
+        lowest: the score from which they are, also when the cut's `top` or `precision` decides.
+        particles: how many of the picks are expected to be particles.
+        expected: what other thresholds are expected to give.
         outputs: files in the folder of results; those that are not complete are missing.
     """
 
@@ -155,6 +194,8 @@ class TomogramRecord:
     cut: Cut
     picks: int = 0
     lowest: float = 0.0
+    particles: float = 0.0
+    expected: Sequence[Expectation] = ()
     outputs: Mapping[str, Stamp] = field(default_factory=dict)
 
     def holds(self, output: Path, *paths: Path) -> bool:
@@ -171,11 +212,21 @@ class TomogramRecord:
             **({} if self.cut.separation is None else {"separation": self.cut.separation}),
             "picks": self.picks,
             "candidates": self.candidates,
+            **self._expected(),
             "excluded_voxels": self.excluded_voxels,
             "device": self.device,
             "picked": self.picked,
             "seconds": self.seconds,
         }
+
+    def _expected(self) -> dict[str, float]:
+        if not self.expected:
+            return {}
+        everything = self.expected[0].particles
+        told = {"expected_particles": everything}
+        if self.picks:
+            told |= {"expected_precision": self.particles / self.picks, "expected_recall": self.particles / everything}
+        return {name: round(value, 3) for name, value in told.items()}
 
 
 def tomogram_files(output: Path, name: str) -> tuple[Path, Path, Path]:
@@ -202,6 +253,7 @@ def read_tomogram_record(output: Path, name: str) -> TomogramRecord | None:
                 "input": Stamp(**values["input"]),
                 "info": _info(values["info"]),
                 "cut": Cut(**values["cut"]),
+                "expected": [Expectation(*line) for line in values["expected"]],
                 "outputs": {file: Stamp(**stamp) for file, stamp in values["outputs"].items()},
             }
         )
@@ -300,7 +352,14 @@ def write_tomogram(
             write_table(stored, candidates)
             written.append(stored)
         outputs |= {_key(output, file): Stamp.of(file) for file in written}
-        record = replace(record, picks=len(picks.accepted), lowest=picks.cut, outputs=outputs)
+        record = replace(
+            record,
+            picks=len(picks.accepted),
+            lowest=picks.cut,
+            particles=float(picks.accepted["score"].sum()) if record.maker.calibrated else 0.0,
+            expected=expectations(picks.candidates["score"]) if record.maker.calibrated else (),
+            outputs=outputs,
+        )
         save_record(output, record)
     return record
 
