@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -50,7 +51,7 @@ def call(tmp_path: Path) -> Call:
 
 def shown(words: list[str]) -> dict[str, str]:
     """Folders that are shown, each at its own path: ro or rw."""
-    binds = [after.split(":") for word, after in zip(words, words[1:], strict=False) if word in ("--volume", "--bind")]
+    binds = [after.split(":") for word, after in itertools.pairwise(words) if word in ("--volume", "--bind")]
     assert all(source == target for source, target, _ in binds)
     return {source: mode for source, _, mode in binds}
 
@@ -113,7 +114,9 @@ def test_rootless_engines_map_the_user(call: Call, monkeypatch: pytest.MonkeyPat
 
 
 def test_links_are_followed_step_by_step(call: Call, tmp_path: Path) -> None:
-    make(tmp_path / "store/real.mrc", tmp_path / "labels/readme", tmp_path / "clicked/one.mod", tmp_path / "vol/x/b.mrc")
+    make(
+        tmp_path / "store/real.mrc", tmp_path / "labels/readme", tmp_path / "clicked/one.mod", tmp_path / "vol/x/b.mrc"
+    )
     (tmp_path / "data").mkdir()
     (tmp_path / "middle").mkdir()
     (tmp_path / "middle/link.mrc").symlink_to("../store/real.mrc")
@@ -178,7 +181,8 @@ def test_more_folders_can_be_shown(call: Call, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("/usr/lib", "/usr/lib is also a folder of the container"), ("../a:b/t.mrc", "colon or comma")]
+    ("path", "message"),
+    [("/usr/lib", "/usr/lib is also a folder of the container"), ("../a:b/t.mrc", "colon or comma")],
 )
 def test_what_cannot_be_shown_is_said(tmp_path: Path, call: Call, path: str, message: str) -> None:
     make(tmp_path / "a:b/t.mrc")
@@ -191,7 +195,9 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, call: Call, path: str, mes
     assert run.stdout == ""
 
 
-def test_a_link_that_no_container_follows_is_said(tmp_path: Path, call: Call, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_link_that_no_container_follows_is_said(
+    tmp_path: Path, call: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path / "deep/store/t.mrc", tmp_path / "deep/data/readme")
     (tmp_path / "deep/data/t.mrc").symlink_to("../store/t.mrc")
     (tmp_path / "data").symlink_to(tmp_path / "deep/data")
