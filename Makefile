@@ -25,16 +25,18 @@ install: $(VENV)/.installed  ## Install cetpick into .venv.
 demo: install  ## Simulate, train, pick, evaluate: the main job end to end, into ./demo.
 	$(BIN)/cetpick demo --output demo --overwrite
 
-lint: $(VENV)/.installed-dev  ## Style, types, layers.
+lint: $(VENV)/.installed-dev  ## Style, types, layers, shell scripts, Dockerfile.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck wrappers/mounts.sh wrappers/docker/cetpick wrappers/apptainer/cetpick tests/slow/install.sh
 
 test: lint  ## All quick tests, with a CPU alone in minutes.
 	$(BIN)/pytest
 
-test-slow: $(VENV)/.installed-dev  ## Tests against RELION and Slurm, installed from Debian's archive (as root).
+test-slow: $(VENV)/.installed-dev  ## Tests with RELION, Slurm and podman, installed from Debian's archive (as root).
 	tests/slow/install.sh
 	$(BIN)/pytest -m slow
 

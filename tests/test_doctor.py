@@ -36,8 +36,8 @@ def test_a_healthy_machine(cetpick: Run, tmp_path: Path, gpu: dict[str, Any]) ->
     code, out, _ = cetpick("doctor", tmp_path, "--json")
     findings = json.loads(out)
     assert code == 0
-    assert [f["what"] for f in findings] == ["torch", "cpu", "cuda:0", f"folder {tmp_path}"]
-    assert "Tesla V100 (sm_70), 70.0 of 80.0 GiB free" in findings[2]["found"]
+    assert [f["what"] for f in findings] == ["torch", "image", "cpu", "cuda:0", f"folder {tmp_path}"]
+    assert "Tesla V100 (sm_70), 70.0 of 80.0 GiB free" in findings[3]["found"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,11 +61,42 @@ def test_a_driver_without_a_gpu_in_torch(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert doctor.versions().cure == "install a torch built for CUDA"
+    assert str(doctor.versions().cure).startswith("install a torch built for CUDA")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert "580 or later" in str(doctor.versions().cure)
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert doctor.versions().good
+    monkeypatch.setattr(doctor, "driver_version", lambda: "570.86")  # a container that was given no GPU
+    finding = doctor.versions()
+    assert not finding.good
+    assert "--gpus all" in str(finding.cure)
+
+
+@pytest.mark.parametrize(
+    ("driver", "card", "fits"),
+    [
+        (None, None, "cetpick:cpu fits"),
+        ("535.104.05", None, "cetpick (cetpick:pascal for GPUs older than Volta) fits"),
+        ("580.65", None, "cetpick or cetpick:cuda13 (cetpick:pascal"),
+        ("535.104.05", (9, 0), "cetpick fits driver 535.104.05"),
+        ("580.65", (7, 5), "cetpick or cetpick:cuda13 fits"),
+        ("580.65", (7, 0), "cetpick fits"),
+        ("580.65", (6, 1), "cetpick:pascal fits"),
+    ],
+)
+def test_the_image_that_fits(
+    monkeypatch: pytest.MonkeyPatch, driver: str | None, card: tuple[int, int] | None, fits: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: card)
+    finding = doctor.fitting_image(driver, [GPU] if card else [])
+    assert finding.good
+    assert finding.found.startswith(fits)
+
+
+def test_no_image_fits_an_old_driver() -> None:
+    finding = doctor.fitting_image("470.82.01")
+    assert not finding.good
+    assert "525 or later" in str(finding.cure)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ NO_KERNELS = ("no kernel image", "not compatible", "invalid device function")
 """What CUDA says of a GPU that torch was not built for."""
 MEMORY = 4.0
 """GiB of GPU memory that should be free: training takes less, tiles of a large tomogram about as much."""
+CUDA12_DRIVER, CUDA13_DRIVER = 525, 580
+"""Major versions of the NVIDIA driver from which on programs built for CUDA 12 and 13 run."""
+VOLTA, TURING = (7, 0), (7, 5)
+"""Compute capabilities from which on the images for CUDA 12 and 13 have kernels (docs/docker.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,28 +47,52 @@ class Finding:
 
 
 def run_doctor(folder: Path = Path()) -> list[Finding]:
-    """Examine versions, CPU, every GPU that torch lists, and the folder to work in."""
+    """Examine versions, the container image that fits, CPU, every GPU that torch lists, and the folder to work in."""
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    return [versions(), *(examine(device) for device in (torch.device("cpu"), *gpus)), writing(folder)]
+    devices = [examine(device) for device in (torch.device("cpu"), *gpus)]
+    return [versions(), fitting_image(driver_version(), gpus), *devices, writing(folder)]
 
 
 def versions() -> Finding:
     """The torch that is used, and whether it sees a GPU that the machine seems to have."""
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     found = f"torch {torch.__version__} ({built})"
-    if (driver := driver_version()) is not None:
+    driver = driver_version()
+    if driver is not None:
         found += f", driver {driver}"
     if torch.cuda.is_available():
         return Finding(what="torch", good=True, found=f"{found}, {torch.cuda.device_count()} GPUs")
-    if shutil.which("nvidia-smi") is None:
+    if driver is None and shutil.which("nvidia-smi") is None:
         return Finding(what="torch", good=True, found=f"{found}, no NVIDIA driver: it will compute on the CPU")
-    cure = "install a torch built for CUDA"
+    cure = "install a torch built for CUDA, or take the image for GPUs"
     if torch.version.cuda:
         cure = (
             "check that nvidia-smi lists the GPU (in a container: --gpus all, or --nv), and that the driver is new "
             "enough for that CUDA: 580 or later for CUDA 13; with an older driver install a torch of CUDA 12"
         )
     return Finding(what="torch", good=False, found=f"{found}, a driver is installed but no GPU is seen", cure=cure)
+
+
+def fitting_image(driver: str | None, gpus: Sequence[torch.device] = ()) -> Finding:
+    """The container images, by their names in docs/docker.md, that fit a driver and the GPUs that torch sees."""
+    what = "image"
+    if driver is None:
+        found = "cetpick:cpu fits, in a container" if not gpus else "the one that torch here is of fits, in a container"
+        return Finding(what=what, good=True, found=found)
+    major = int(driver.split(".")[0])
+    if major < CUDA12_DRIVER:
+        return Finding(
+            what=what,
+            good=False,
+            found=f"driver {driver} is too old for all of them but cetpick:cpu",
+            cure=f"update the driver to {CUDA12_DRIVER} or later, better {CUDA13_DRIVER}",
+        )
+    cards = [torch.cuda.get_device_capability(gpu) for gpu in gpus]
+    newer = major >= CUDA13_DRIVER and all(card >= TURING for card in cards)
+    fitting = ["cetpick"] * all(card >= VOLTA for card in cards) + ["cetpick:cuda13"] * newer
+    if not cards:
+        fitting[-1] += " (cetpick:pascal for GPUs older than Volta)"
+    return Finding(what=what, good=True, found=f"{' or '.join(fitting or ['cetpick:pascal'])} fits driver {driver}")
 
 
 def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the programs that the slow tests run, from the archive of Debian 12; what is there already stays as it is.
 set -euo pipefail
-packages=(relion slurm-wlm)
+packages=(relion slurm-wlm podman runc debootstrap)
 
 missing=()
 for package in "${packages[@]}"; do

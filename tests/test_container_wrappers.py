@@ -1,0 +1,211 @@
+"""wrappers/docker and wrappers/apptainer with a stand-in for the engine that writes down its arguments."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WRAPPERS = ROOT / "wrappers"
+ENGINES = {"docker": "Docker version 28.2.2", "podman": "podman version 4.3.1", "apptainer": "apptainer version 1.4.5"}
+
+Call = Callable[..., list[str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Run a wrapper in the folder `work`; returns the arguments that the engine got."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "work").mkdir()
+    for name, version in ENGINES.items():
+        engine = tmp_path / "bin" / name
+        engine.write_text(
+            f'#!/bin/sh\n[ "$1" != --version ] || exec echo "{version}"\n[ "$1" != info ] || exec echo "$INFO"\n'
+            'printf "%s\\n" "$@"\nexit 7\n'
+        )
+        engine.chmod(0o755)
+
+    def call(
+        *arguments: object, script: str = "docker/cetpick", engine: str = "", cwd: Path | None = None, **more: str
+    ) -> list[str]:
+        engine = engine or script.split("/")[0]
+        environment = {
+            **os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "CETPICK_IMAGE": "image:1",
+            "CETPICK_ENGINE": engine, "INFO": "", **more,
+        }  # fmt: skip
+        run = subprocess.run(
+            [WRAPPERS / script, *map(str, arguments)],
+            cwd=cwd or tmp_path / "work", env=environment, text=True, stdout=subprocess.PIPE, check=False,
+        )  # fmt: skip
+        assert run.returncode == 7  # the engine's exit code is the wrapper's
+        return run.stdout.splitlines()
+
+    return call
+
+
+def shown(words: list[str]) -> dict[str, str]:
+    """Folders that are shown, each at its own path: ro or rw."""
+    binds = [after.split(":") for word, after in itertools.pairwise(words) if word in ("--volume", "--bind")]
+    assert all(source == target for source, target, _ in binds)
+    return {source: mode for source, _, mode in binds}
+
+
+def make(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_arguments_user_and_working_folder(call: Call, tmp_path: Path) -> None:
+    words = call("pick", "a b.mrc", "-o", "out")
+    assert words[-6:] == [f"{umask():04o}", "cetpick", "pick", "a b.mrc", "-o", "out"]
+    assert words[words.index("--entrypoint") + 2] == "image:1"
+    assert shown(words) == {str(tmp_path / "work"): "rw"}
+    assert words[words.index("--workdir") + 1] == str(tmp_path / "work")
+    assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
+    assert {words[i + 1] for i, word in enumerate(words) if word == "--group-add"} >= {str(os.getgid())}
+    assert "--tty" not in words
+    assert call(script="docker/cetpick-relion")[-1] == "cetpick-relion"
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_apptainer(call: Call, tmp_path: Path) -> None:
+    make(tmp_path / "data/a.mrc")
+    words = call("pick", "../data/a.mrc", script="apptainer/cetpick", CUDA_VISIBLE_DEVICES="1")
+    assert words[0] == "exec"
+    assert words[-4:] == ["image:1", "cetpick", "pick", "../data/a.mrc"]
+    assert shown(words) == {str(tmp_path / "work"): "rw", str(tmp_path / "data"): "ro"}
+    assert words[words.index("--pwd") + 1] == str(tmp_path / "work")
+    assert words[words.index("--env") + 1] == "CUDA_VISIBLE_DEVICES=1"
+    assert call(script="apptainer/cetpick-relion")[-1] == "cetpick-relion"
+
+
+def test_gpus(call: Call) -> None:
+    def given(engine: str, gpu: str) -> str:
+        words = call("doctor", engine=engine, CETPICK_GPU=gpu)
+        return " ".join(words[words.index(next(w for w in words if w in ("--gpus", "--device"))) :][:2])
+
+    assert given("docker", "all") == "--gpus all"
+    assert given("docker", "1") == "--gpus device=1"
+    assert given("podman", "all") == "--device nvidia.com/gpu=all"
+    assert not {"--gpus", "--device"} & set(call("doctor", CETPICK_GPU="none"))
+
+
+def test_rootless_engines_map_the_user(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = call("doctor", INFO="[name=seccomp,profile=builtin name=rootless]")
+    assert words[words.index("--user") + 1] == "0:0"
+    (tmp_path / "bin" / "id").write_text("#!/bin/sh\necho 1234\n")
+    (tmp_path / "bin" / "id").chmod(0o755)
+    words = call("doctor", engine="podman", INFO="crun")
+    assert words[words.index("--userns") + 1] == "keep-id"
+    assert words[words.index("--group-add") + 1] == "keep-groups"
+    assert "--group-add" not in call("doctor", engine="podman", INFO="runc")
+
+
+def test_links_are_followed_step_by_step(call: Call, tmp_path: Path) -> None:
+    make(
+        tmp_path / "store/real.mrc", tmp_path / "labels/readme", tmp_path / "clicked/one.mod", tmp_path / "vol/x/b.mrc"
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "middle").mkdir()
+    (tmp_path / "middle/link.mrc").symlink_to("../store/real.mrc")
+    (tmp_path / "data/link.mrc").symlink_to(tmp_path / "middle/link.mrc")
+    (tmp_path / "labels/one.mod").symlink_to(tmp_path / "clicked/one.mod")
+    (tmp_path / "shelf").symlink_to(tmp_path / "vol")
+    (tmp_path / "work/more").symlink_to(tmp_path / "shelf/x")
+    words = call("pick", "../data/link.mrc", "more/b.mrc", "--labels=../labels", "-l", "nothing")
+    expected = ("data", "middle", "store", "labels", "clicked", "shelf/x")
+    assert shown(words) == {str(tmp_path / "work"): "rw", **{str(tmp_path / name): "ro" for name in expected}}
+
+
+def test_files_that_star_files_name_are_shown(call: Call, tmp_path: Path) -> None:
+    project, other = tmp_path / "project", tmp_path / "other"
+    make(project / "Tomograms/t1.mrc", other / "t2.mrc", other / "t3.mrc", other / "image.mrc", other / "frames/f.mrc")
+    (project / "Tomograms/t3.mrc").symlink_to(other / "t3.mrc")
+    (project / "tomograms.star").write_text(
+        "data_global\n\nloop_\n_rlnTomoName #1\n_rlnTomoReconstructedTomogram #2\n_rlnTomoTiltSeriesStarFile #3\n"
+        f"a Tomograms/t1.mrc {other}/frames/f.mrc\nb {other}/t2.mrc none\nc Tomograms/t3.mrc none\n"
+    )
+    (tmp_path / "work/particles.star").write_text(
+        f"data_particles\nloop_\n_rlnImageName #1\n_rlnTomoName #2\n000001@{other}/image.mrc a\n"
+    )
+    (tmp_path / "work/set.star").write_text(
+        f"data_\n_rlnTomoParticlesFile particles.star\n_rlnTomoTomogramsFile {project}/tomograms.star\n"
+    )
+    work = str(tmp_path / "work")
+    for arguments in (["../project/tomograms.star"], ["--labels", "set.star"]):
+        assert shown(call("pick", *arguments)) == {
+            work: "rw", str(project): "ro", str(project / "Tomograms"): "ro", str(other): "ro",
+        }  # fmt: skip
+
+
+def test_outputs_elsewhere_can_be_written(call: Call, tmp_path: Path) -> None:
+    make(tmp_path / "data/a.csv", tmp_path / "here/old.mod")
+    (tmp_path / "scratch").mkdir()
+    work = {str(tmp_path / "work"): "rw"}
+    scratch, data, old = (str(tmp_path / name) for name in ("scratch", "data", "here"))
+    for option in (["-o", f"{scratch}/new/out"], [f"--output={scratch}/out"], ["-o../scratch"], ["--o", scratch]):
+        assert shown(call("pick", *option)) == {**work, scratch: "rw"}
+    assert shown(call("convert", "../data/a.csv", f"{scratch}/a.mod")) == {**work, data: "ro", scratch: "rw"}
+    assert shown(call("convert", "../data/a.csv", "../here/old.mod")) == {**work, data: "ro", old: "ro"}
+    assert shown(call("convert", "../data/a.csv", "../here/old.mod", "--overwrite"))[old] == "rw"
+
+
+def test_a_level_of_a_store_comes_with_its_store(call: Call, tmp_path: Path) -> None:
+    make(tmp_path / "data/t.zarr/1/.zarray")
+    assert shown(call("info", tmp_path / "data/t.zarr/1"))[str(tmp_path / "data/t.zarr")] == "ro"
+
+
+def test_the_working_folder_is_shown_where_it_really_is(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "short").symlink_to(tmp_path / "work")
+    make(tmp_path / "work/a.mrc")
+    words = call("pick", f"{tmp_path}/short/a.mrc", cwd=tmp_path / "short")
+    assert shown(words) == {str(tmp_path / "work"): "rw", str(tmp_path / "short"): "ro"}
+
+
+def test_more_folders_can_be_shown(call: Call, tmp_path: Path) -> None:
+    make(tmp_path / "a b/x", tmp_path / "c/y")
+    words = call("pick", CETPICK_MOUNTS=f"{tmp_path}/a b:{tmp_path}/c")
+    assert set(shown(words)) == {str(tmp_path / name) for name in ("work", "a b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/usr/lib", "/usr/lib is also a folder of the container"), ("../a:b/t.mrc", "colon or comma")],
+)
+def test_what_cannot_be_shown_is_said(tmp_path: Path, call: Call, path: str, message: str) -> None:
+    make(tmp_path / "a:b/t.mrc")
+    run = subprocess.run(
+        [WRAPPERS / "docker/cetpick", "pick", path], cwd=tmp_path / "work", text=True, capture_output=True, check=False,
+        env={**os.environ, "CETPICK_ENGINE": str(tmp_path / "bin/docker")},
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert run.stdout == ""
+
+
+def test_a_link_that_no_container_follows_is_said(
+    tmp_path: Path, call: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "deep/store/t.mrc", tmp_path / "deep/data/readme")
+    (tmp_path / "deep/data/t.mrc").symlink_to("../store/t.mrc")
+    (tmp_path / "data").symlink_to(tmp_path / "deep/data")
+    call("pick", "../data/t.mrc")
+    assert f"name {tmp_path}/deep/store/t.mrc" in capfd.readouterr().err
+
+
+def test_the_image_has_the_version_of_the_package() -> None:
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert f"ARG VERSION={version[1]}\n" in (ROOT / "Dockerfile").read_text()

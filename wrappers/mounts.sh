@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# Which folders of the host a container has to show, so that cetpick finds all files at their own paths. The wrappers
+# source this. After `find_binds ARGUMENTS` these are in `binds`, as FOLDER:FOLDER:ro|rw; the working folder is `here`.
+# Symbolic links are followed step by step, and so are the files that STAR files name.
+
+declare -A mounts=() visited=()
+declare -a binds=()
+here=$(pwd -P)
+
+absolute() { # PATH: sets `path`, from the root and without . and .., symbolic links as they are
+    path=$1
+    [[ $path == /* ]] || path=$here/$path
+    case $path/ in *//* | */./* | */../*) path=$(realpath -ms -- "$path") ;; esac
+}
+
+show() { # ro|rw FOLDER
+    case $2 in
+    "$here" | "$here"/*) return ;;
+    / | /bin | /dev | /dev/* | /etc | /lib | /lib64 | /opt | /proc | /proc/* | /sbin | /sys | /sys/* | /usr | /usr/*)
+        echo "cetpick: $2 is also a folder of the container: put files for cetpick into another one" >&2
+        exit 2
+        ;;
+    esac
+    [[ ${mounts[$2]-} == rw ]] || mounts[$2]=$1
+}
+
+lead() { # ro|rw PATH...: show the folders of paths, and of what symbolic links among them, or in them, lead to
+    local mode=$1 depth=1 path folder link target from
+    local -a paths links
+    [[ $mode == ro ]] || depth=0
+    shift
+    while (($#)); do
+        paths=() links=()
+        for path; do
+            absolute "$path"
+            [[ -e $path && -z ${visited[$mode:$path]-} ]] || continue
+            visited[$mode:$path]=1
+            folder=$path
+            [[ -d $path ]] || folder=${path%/*}
+            case $folder in *.zarr/*) folder=${folder%%.zarr/*}.zarr ;; esac # a level is read with its store
+            show "$mode" "${folder:-/}"
+            paths+=("$path")
+            # in the working folder, folders that are links are shown as such
+            while [[ $folder == "$here"/* ]]; do
+                [[ ! -L $folder ]] || paths+=("$folder")
+                folder=${folder%/*}
+            done
+        done
+        ((${#paths[@]})) || return 0
+        # shellcheck disable=SC2016
+        while IFS= read -rd '' link && IFS= read -rd '' target; do
+            from=${link%/*}
+            [[ $from/ != "$here"/* ]] || from=$(realpath -- "$from")
+            [[ $target == /* ]] || target=$from/$target
+            absolute "$target"
+            # what is mounted at a path through links has no links in its path there, so .. is another folder
+            [[ ! -e $link || $path -ef $link ]] ||
+                echo "cetpick: the container cannot follow the link $link: name $(realpath -- "$link")" >&2
+            links+=("$path")
+        done < <(printf '%s\0' "${paths[@]}" |
+            MAX=$depth xargs -0 sh -c 'find "$@" -maxdepth "$MAX" -type l -printf "%p\0%l\0"' find)
+        set -- "${links[@]}"
+    done
+}
+
+named_in() { # STAR: words in it that may be files; not images and tilt series, which cetpick does not read
+    # shellcheck disable=SC2016
+    awk '
+        function tell(word) {
+            gsub(/["\047]/, "", word)
+            if (word ~ /\/|\.[A-Za-z]/ && !told[word]++) print word
+        }
+        /^(data_|loop_)/ { columns = 0; next }
+        /^_/ { label[++columns] = $1; if (NF > 1 && $2 !~ /^#/) tell($2); next }
+        { for (i = 1; i <= NF; i++) if (i > columns || label[i] !~ /Image|TiltSeries/) tell($i) }
+    ' "$1"
+}
+
+lead_star() { # STAR: show the files that it names, as seen from the working folder or one above the STAR file
+    local path word folder
+    local -a found=()
+    absolute "$1"
+    [[ -f $path && -z ${visited[star:$path]-} ]] || return 0
+    visited[star:$path]=1
+    while IFS= read -r word; do
+        for folder in "${path%/*}" "$(dirname -- "$(realpath -- "$path")")"; do
+            [[ $word != /* ]] || folder=
+            while [[ -n $folder ]]; do
+                [[ ! -e $folder/$word ]] || found+=("$folder/$word")
+                folder=${folder%/*}
+            done
+        done
+        found+=("$word")
+    done < <(named_in "$path")
+    ((${#found[@]})) || return 0
+    lead ro "${found[@]}"
+    for word in "${found[@]}"; do
+        [[ $word != *.star ]] || lead_star "$word"
+    done
+}
+
+lead_output() { # PATH that may not be there yet: show the folder that is there, for writing
+    local path
+    absolute "$1"
+    while [[ ! -e ${path:-/} ]]; do path=${path%/*}; done
+    lead rw "${path:-/}"
+}
+
+find_binds() { # ARGUMENTS of cetpick: sets `binds`
+    local word value option='' path convert_to=
+    local -a more
+    [[ ${1-} != convert ]] || convert_to=new
+    [[ " $* " != ' convert '*' --overwrite '* ]] || convert_to=any
+    for word; do
+        value=$word
+        case $word in
+        --*=*) option=${word%%=*} value=${word#*=} ;;
+        -o?*) option=-o value=${word#-o} ;;
+        esac
+        absolute "$value"
+        if [[ $option =~ ^(-o|--o|--output)$ || $convert_to == any || ($convert_to == new && ! -e $path) ]]; then
+            lead_output "$value"
+        else
+            lead ro "$value"
+            [[ $value != *.star ]] || lead_star "$value"
+        fi
+        option=$word
+    done
+    IFS=: read -ra more <<<"${CETPICK_MOUNTS:-}"
+    lead ro "${more[@]}"
+    mounts["$here"]=rw
+    while IFS= read -r path; do
+        if [[ $path == *[:,]* ]]; then
+            echo "cetpick: $path cannot be shown in a container: there is a colon or comma in its name" >&2
+            exit 2
+        fi
+        binds+=("$path:$path:${mounts[$path]}")
+    done < <(printf '%s\n' "${!mounts[@]}" | sort)
+}
