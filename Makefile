@@ -36,9 +36,9 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers, shell scripts, Dockerfile
 test: lint  ## All quick tests, with a CPU alone in minutes.
 	$(BIN)/pytest
 
-test-slow: $(VENV)/.installed-dev  ## Tests with RELION, Slurm and podman, installed from Debian's archive (as root).
-	tests/slow/install.sh
+test-slow: $(VENV)/.installed-dev  ## Tests with RELION, Slurm, podman, of Debian's archive (as root), and Scipion, of PyPI.
+	PYTHON=$(PYTHON) tests/slow/install.sh
 	$(BIN)/pytest -m slow
 
 clean:  ## Remove what the targets made.
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-scipion demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Install the programs that the slow tests run, from the archive of Debian 12; what is there already stays as it is.
+# Install the programs that the slow tests run: Scipion from PyPI, the others from the archive of Debian 12. What is there
+# already stays as it is.
 set -euo pipefail
 packages=(relion slurm-wlm podman runc debootstrap)
+"$(dirname "$0")"/install_scipion.sh
 
 missing=()
 for package in "${packages[@]}"; do
