@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers, shell scripts, Dockerfile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck wrappers/mounts.sh wrappers/docker/cetpick wrappers/apptainer/cetpick tests/slow/install.sh
+	$(BIN)/shellcheck wrappers/mounts.sh wrappers/docker/cetpick wrappers/apptainer/cetpick wrappers/slurm/* tests/slow/*.sh
 
 test: lint  ## All quick tests, with a CPU alone in minutes.
 	$(BIN)/pytest
