@@ -23,8 +23,8 @@ EVEN = 0.5
 """Usual threshold."""
 
 
-def label_scores(labels: Points, candidates: Points, scores: ArrayLike, *, radius: float) -> Floats:
-    """Score of the best candidate within `radius` of each label, 0 where there is none.
+def label_matches(labels: Points, candidates: Points, scores: ArrayLike, *, radius: float) -> NDArray[np.intp]:
+    """Index of the best candidate within `radius` of each label, -1 where there is none.
 
     Args:
         labels: (n, 3), in units of `radius`.
@@ -35,12 +35,18 @@ def label_scores(labels: Points, candidates: Points, scores: ArrayLike, *, radiu
     Returns:
         (n,).
     """
-    best = np.zeros(len(labels))
     values = np.asarray(scores, dtype=np.float64)
+    best = np.full(len(labels), -1)
     if len(candidates):
         for i, near in enumerate(cKDTree(candidates).query_ball_point(labels, radius)):
-            best[i] = values[near].max(initial=0.0)
+            best[i] = max(near, key=lambda place: float(values[place]), default=-1)
     return best
+
+
+def label_scores(labels: Points, candidates: Points, scores: ArrayLike, *, radius: float) -> Floats:
+    """Score (n,) of the best candidate within `radius` of each label, 0 where there is none; see label_matches."""
+    matches = label_matches(labels, candidates, scores, radius=radius)
+    return np.append(np.asarray(scores, dtype=np.float64), 0.0)[matches]
 
 
 def within(points: Points, centres: Points, radius: float) -> NDArray[np.bool_]:

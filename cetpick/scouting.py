@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cetpick.calibration import Count, estimate_count, label_ranks, label_scores, within
+from cetpick.calibration import Count, estimate_count, label_matches, label_ranks, label_scores, within
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
@@ -36,6 +36,12 @@ STEPS = 1 / 5
 """Length of each scout's training, as a fraction of the final one."""
 SAME_PLACE = 0.3
 """Candidates of the two scouts nearer than this, in diameters, are one."""
+NEAR = 0.3
+"""A scout's candidate within so many diameters of a hidden label is that particle; farther off it may be another."""
+USUAL = 0.065
+"""Scatter of exact labels about the centres that scouts see, diameters, at most (docs/method.md)."""
+ENOUGH = 8
+"""Labels that have to be found again to tell it."""
 
 
 Ranks = NDArray[np.float64]
@@ -50,11 +56,15 @@ class Scouting:
         unlabelled: for each training tomogram (n, 3) x, y, z of its candidates away from labels, stored voxels.
         ranks: like unlabelled, (n,) rank among those of all tomograms, 1 = the best, the geometric mean of both
             scouts; infinite where only one found something.
+        labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
+        scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
     """
 
     count: Count
     unlabelled: list[Points]
     ranks: list[Ranks]
+    labels: list[Points]
+    scatter: float
 
     def doubtful(self, hidden: float) -> list[Points]:
         """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
@@ -88,6 +98,7 @@ def scout(
         settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS[settings.start]))), hidden="none"
     )
     found, label_rank, listed = [], [], []
+    seen = [np.full_like(e.labels, np.nan) for e in examples]
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
@@ -99,10 +110,13 @@ def scout(
             radius = model.diameter / 2 / example.voxel_size
             xyz, score = candidates(network, model, example)
             unknown = ~within(xyz, example.labels, radius)
-            hidden = examples[len(places)].labels[h != half]
-            of_labels.append(label_scores(hidden, xyz[unknown], score[unknown], radius=radius))
+            tomogram = len(places)
             places.append(xyz[unknown])
             scores.append(score[unknown])
+            hidden = examples[tomogram].labels[h != half]
+            of_labels.append(label_scores(hidden, places[-1], scores[-1], radius=radius))
+            matches = label_matches(hidden, places[-1], scores[-1], radius=NEAR * model.diameter / example.voxel_size)
+            seen[tomogram][h != half] = np.vstack([places[-1], np.full(3, np.nan)])[matches]
         pooled = np.concatenate(scores)
         label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
         listed.append(len(pooled))
@@ -122,11 +136,50 @@ def scout(
             CetpickWarning,
             stacklevel=2,
         )
+    moved, scatter = recentre([e.labels for e in examples], seen, [model.diameter / e.voxel_size for e in examples])
     return Scouting(
+        labels=moved,
+        scatter=scatter,
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],
     )
+
+
+def recentre(
+    labels: Sequence[Points], seen: Sequence[Points], diameters: Sequence[float]
+) -> tuple[list[Points], float]:
+    """Move labels that lie beside the centres towards where a network that was not shown them sees these.
+
+    Careful labels scatter about such centres by less than USUAL, as the network is not exact either, and stay. What the
+    scatter of others has beyond that is their own, and decides how far they go.
+
+    Args:
+        labels: (n, 3) of each tomogram.
+        seen: like labels, NaN where nothing was found nearby.
+        diameters: of the particle in each tomogram, in units of the labels.
+
+    Returns:
+        The labels, and their median distance from the centres in diameters, 0 when too few were found.
+
+    Warns:
+        CetpickWarning: they were moved.
+    """
+    shifts = [centres - given for given, centres in zip(labels, seen, strict=True)]
+    far = np.concatenate([np.linalg.norm(s, axis=1) / d for s, d in zip(shifts, diameters, strict=True)])
+    far = far[np.isfinite(far)]
+    if len(far) < ENOUGH:
+        return list(labels), 0.0
+    scatter = float(np.median(far))
+    weight = 1 - (USUAL / scatter) ** 2 if scatter > USUAL else 0.0
+    if weight > 0:
+        warnings.warn(
+            f"labels lie beside the particles' centres as a network trained on the others sees them, typically by "
+            f"{scatter:.0%} of the diameter; {len(far)} of them were moved towards these centres for the training",
+            CetpickWarning,
+            stacklevel=3,
+        )
+    return [given + weight * np.nan_to_num(shift) for given, shift in zip(labels, shifts, strict=True)], scatter
 
 
 def candidates(network: Any, model: ModelSettings, example: Example) -> tuple[Points, NDArray[np.float64]]:

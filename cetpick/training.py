@@ -188,9 +188,11 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
+    scatter = 0.0
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
-        count = scouting.count
+        count, scatter = scouting.count, scouting.scatter
+        examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
             places = scouting.doubtful(count.expected - labels)
             examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
@@ -208,6 +210,7 @@ def train(
     unlabelled = np.concatenate([o.scores[~within(o.candidates, o.labels, o.radius)] for o in outcomes])
     hidden = Count(*(number - labels if number else 0.0 for number in count))
     told = {"count": count._asdict(), "left_out_places": sum(len(e.doubtful) for e in examples)}
+    told["label_scatter"] = round(scatter, 4)
     if (mixture := fit(logit(unlabelled), hidden)) is not None:
         count = Count(*(number + labels for number in mixture.count))
         model = replace(model, calibration=mixture.knots)

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from cetpick.calibration import Count
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
+from cetpick.geometry import Points
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates
-from cetpick.scouting import Scouting, scout
+from cetpick.scouting import USUAL, Scouting, recentre, scout
 from cetpick.training import model_settings, train
 from tests.conftest import TinySet
 
@@ -25,7 +28,13 @@ def test_each_scout_gets_half_of_all_labels(labels: list[int]) -> None:
 
 def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
     points = [np.arange(9.0).reshape(3, 3), 100 + np.arange(6.0).reshape(2, 3)]
-    found = Scouting(count=Count(8, 9, 10), unlabelled=points, ranks=[np.array([5.0, 1, np.inf]), np.array([2.0, 9])])
+    found = Scouting(
+        count=Count(8, 9, 10),
+        unlabelled=points,
+        ranks=[np.array([5.0, 1, np.inf]), np.array([2.0, 9])],
+        labels=[np.zeros((4, 3))] * 2,
+        scatter=0.0,
+    )
     two = found.doubtful(2)
     assert [p.tolist() for p in two] == [[points[0][1].tolist()], [points[1][0].tolist()]]
     assert [len(p) for p in found.doubtful(0)] == [0, 0]
@@ -84,3 +93,36 @@ def test_when_all_particles_are_labelled_nothing_is_left_out(tiny: TinySet, monk
         result = scout(settings, model, example, torch.device("cpu"))
         assert result.count.low >= len(truth)
         assert [len(p) for p in result.doubtful(result.count.expected - len(truth))] == [0]
+
+
+def test_labels_beside_the_centres_are_moved() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0, 200, (40, 3))
+    seen = true + rng.normal(0, 0.8, (40, 3))  # in two tomograms, one of coarser voxels
+    careless = true + rng.normal(0, 2.5, (40, 3))
+    diameters = [25.0, 12.5]
+
+    def error(labels: Sequence[Points]) -> float:
+        return float(np.sqrt(((np.concatenate([labels[0], labels[1] * 2]) - true) ** 2).sum(axis=1).mean()))
+
+    halves = [[points[:30], points[30:] / 2] for points in (careless, seen, true)]
+    with pytest.warns(CetpickWarning, match=r"typically by 1\d% of the diameter; 40 of them were moved"):
+        moved, scatter = recentre(halves[0], halves[1], diameters)
+    assert 0.1 < scatter < 0.2
+    assert error(moved) < 0.6 * error(halves[0])
+    exact, scatter = recentre(halves[2], halves[1], diameters)
+    assert scatter < USUAL
+    assert error(exact) == 0
+
+
+def test_labels_that_were_not_found_or_are_few_stay() -> None:
+    labels = np.zeros((9, 3))
+    seen = np.tile([5.0, 0, 0], (9, 1))
+    seen[-1] = np.nan
+    with pytest.warns(CetpickWarning, match="8 of them were moved"):
+        (moved,), _ = recentre([labels], [seen], [25.0])
+    assert (moved[:8, 0] > 3).all()
+    assert (moved[8] == 0).all()
+    (few,), scatter = recentre([labels[1:]], [seen[1:]], [25.0])
+    assert scatter == 0
+    assert (few == 0).all()
