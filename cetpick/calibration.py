@@ -39,7 +39,9 @@ def label_matches(labels: Points, candidates: Points, scores: ArrayLike, *, radi
     best = np.full(len(labels), -1)
     if len(candidates):
         for i, near in enumerate(cKDTree(candidates).query_ball_point(labels, radius)):
-            best[i] = max(near, key=lambda place: float(values[place]), default=-1)
+            places = np.asarray(near, dtype=np.intp)
+            if len(places):
+                best[i] = places[values[places].argmax()]
     return best
 
 
