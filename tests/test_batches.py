@@ -517,7 +517,7 @@ def test_a_pick_that_is_stopped_after_its_training_goes_on(
 ) -> None:
     output = tmp_path / "out"
     command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter]
-    command += ["--steps", 2, "--count-hint", 12, "-q", "-o", output]
+    command += ["--mode", "paper", "--steps", 2, "-q", "-o", output]
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -548,8 +548,8 @@ def test_a_pick_that_is_stopped_after_its_training_goes_on(
     # and so does `train`
     (output / "model.run.json").rename(tmp_path / "m.run.json")
     shutil.copy(output / "model.safetensors", tmp_path / "m.safetensors")
-    command = ["train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, "--steps", 2]
-    command += ["--count-hint", 12, "-q", "-o", tmp_path / "m.safetensors"]
+    command = ["train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, "--mode", "paper"]
+    command += ["--steps", 2, "-q", "-o", tmp_path / "m.safetensors"]
     code, out, _ = cetpick(*command)
     assert code == 0
     assert "m.safetensors: trained before on 8 labels" in out
