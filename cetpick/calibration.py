@@ -116,14 +116,14 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
 def choose_threshold(probabilities: ArrayLike) -> float:
     """EVEN, so that a pick is more probably a particle than not.
 
-    Where fewer than half of the expected particles were picked so, it is the cut of the largest expected F1 score: of k
+    Where fewer than a quarter of the expected particles were picked so, it is the cut of the largest expected F1 score: of k
     picks, the sum of their probabilities is expected to be particles, of as many as the sum of all is.
 
     Args:
-        probabilities: (m,) of all candidates to be a particle.
+        probabilities: (m,) of all unlabelled candidates to be a particle.
     """
     ranked = np.sort(np.asarray(probabilities, np.float64))[::-1]
-    if not len(ranked) or ranked[ranked >= EVEN].sum() >= ranked.sum() / 2:
+    if not len(ranked) or ranked[ranked >= EVEN].sum() >= ranked.sum() / 4:
         return EVEN
     picks = np.arange(1, len(ranked) + 1)
     best = int(np.argmax(2 * np.cumsum(ranked) / (picks + ranked.sum())))

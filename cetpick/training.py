@@ -207,7 +207,7 @@ def train(
     outcomes = [_outcome(e, model.diameter, *found) for e, found in zip(examples, found_in, strict=True)]
     if len(log) >= FEWEST_STEPS:
         require_learned(outcomes)
-    unlabelled = np.concatenate([o.scores[~within(o.candidates, o.labels, o.radius)] for o in outcomes])
+    unlabelled = _unlabelled_scores(outcomes)
     hidden = Count(*(number - labels if number else 0.0 for number in count))
     told = {"count": count._asdict(), "left_out_places": sum(len(e.doubtful) for e in examples)}
     told["label_scatter"] = round(scatter, 4)
@@ -215,12 +215,16 @@ def train(
         count = Count(*(number + labels for number in mixture.count))
         model = replace(model, calibration=mixture.knots)
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
-    threshold = choose_threshold(np.concatenate([o.scores for o in outcomes]))
+    threshold = choose_threshold(_unlabelled_scores(outcomes))  # labels score high whatever the others do
     low, expected, high = (number / len(examples) for number in count)
     model = replace(model, count=expected, count_limits=(low, high), threshold=threshold)
     if len(log) >= FEWEST_STEPS:
         warn_of_unlike(outcomes, threshold)
     return TrainedModel(network=network, settings=model, log=log, recipe=told)
+
+
+def _unlabelled_scores(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+    return np.concatenate([o.scores[~within(o.candidates, o.labels, o.radius)] for o in outcomes])
 
 
 def _outcome(example: Example, diameter: float, xyz: Points, scores: NDArray[np.float64]) -> Outcome:
