@@ -40,13 +40,14 @@ os.execv("{python}", ["{python}", "-m", "cetpick", *arguments])
 """
 
 DUMP = """
-import json, sys
+import json, pathlib, sys
 from pyworkflow.project import Manager
 from tomo.constants import BOTTOM_LEFT_CORNER
 runs = Manager().loadProject(sys.argv[1]).getRuns()
 picks = next(run for run in runs if run.getClassName() == "ProtCetpickTrainPick").output3DCoordinates
 rows = [[c.getTomoId(), *c.getPosition(BOTTOM_LEFT_CORNER), c.getScore()] for c in picks.iterCoordinates()]
-json.dump({"rows": rows, "box": picks.getBoxSize(), "rate": picks.getSamplingRate()}, sys.stdout)
+found = {"rows": rows, "box": picks.getBoxSize(), "rate": picks.getSamplingRate()}
+pathlib.Path(sys.argv[2]).write_text(json.dumps(found))
 """
 
 
@@ -109,12 +110,13 @@ def test_train_and_pick_finds_what_cetpick_finds(scipion: Scipion, cetpick_alone
     done = scipion(
         "python", ROOT / "wrappers/scipion/headless.py", "demo", "--tomograms", "sim", "--sampling-rate", VOXEL_SIZE,
         "--coordinates", "clicks", "--coordinates-sampling-rate", VOXEL_SIZE / 2, "--diameter", DIAMETER, "--cpu",
-        "--threads", 2, "--train-options", " ".join(TRAINING),
+        "--threads", 2, f"--train-options={' '.join(TRAINING)}",
         CETPICK_ENGINE=str(engine), CETPICK_IMAGE="an-image",
     )  # fmt: skip
     assert done.returncode == 0
-    dumped = scipion("python", "-c", DUMP, "demo").stdout
-    found = json.loads(dumped[dumped.index('{"rows"') :])
+    (tmp_path / "dump.py").write_text(DUMP)
+    assert scipion("python", "dump.py", "demo", tmp_path / "found.json").returncode == 0
+    found = json.loads((tmp_path / "found.json").read_text())
     assert found["rate"] == VOXEL_SIZE
     assert found["box"] == 26  # voxels: 1.5 x 210 angstrom
 
@@ -145,7 +147,7 @@ def test_a_failing_command_is_a_failed_protocol(scipion: Scipion, cetpick_alone:
     configure(tmp_path, f"env PYTHONPATH={Path(cetpick.__file__).parents[1]} {sys.executable} -m cetpick")
     done = scipion(
         "python", ROOT / "wrappers/scipion/headless.py", "demo", "--tomograms", "sim", "--sampling-rate", VOXEL_SIZE,
-        "--coordinates", "clicks", "--diameter", DIAMETER, "--train-options", "--nonsense",
+        "--coordinates", "clicks", "--diameter", DIAMETER, "--cpu", "--train-options=--nonsense",
     )  # fmt: skip
     assert done.returncode != 0
     assert "train and pick: failed" in done.stdout
