@@ -143,7 +143,7 @@ def cetpick_alone(cetpick: Run) -> Run:
 
 def test_a_failing_command_is_a_failed_protocol(scipion: Scipion, cetpick_alone: Run, tmp_path: Path) -> None:
     (tmp_path / "clicks").mkdir()
-    np.savetxt(tmp_path / "clicks/sim_000.txt", [[10.0, 10.0, 10.0]], fmt="%g")
+    np.savetxt(tmp_path / "clicks/sim_000.txt", [[10, 10, 10], [20, 20, 20]], fmt="%g")
     configure(tmp_path, f"env PYTHONPATH={Path(cetpick.__file__).parents[1]} {sys.executable} -m cetpick")
     done = scipion(
         "python", ROOT / "wrappers/scipion/headless.py", "demo", "--tomograms", "sim", "--sampling-rate", VOXEL_SIZE,
