@@ -122,10 +122,10 @@ def job(number: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def back_at_once(number: str) -> None:
-    """A job that is in the queue again waits for two minutes; have it start now."""
+def back_soon(number: str) -> None:
+    """A job that is in the queue again waits for two minutes; have it start soon, but not as soon as it was killed."""
     wait_for(lambda: job(number)["JobState"] == "PENDING", seconds=120)
-    output("scontrol", "update", f"JobId={number}", "StartTime=now")
+    output("scontrol", "update", f"JobId={number}", "StartTime=now+10")
 
 
 def test_an_array_is_complete_and_nothing_is_there_twice(work: Path, run: Run, cetpick: Run) -> None:
@@ -141,7 +141,7 @@ def test_an_array_is_complete_and_nothing_is_there_twice(work: Path, run: Run, c
     # task 1 is put back into the queue between its two tomograms
     wait_for(records["1"][0].exists, seconds=600)
     output("scontrol", "requeue", f"{array}_1")
-    back_at_once(f"{array}_1")
+    back_soon(f"{array}_1")
     assert not records["1"][1].exists()
     done = {"1": records["1"][0].read_text()}
     # whatever runs next gives way to something urgent
@@ -150,12 +150,12 @@ def test_an_array_is_complete_and_nothing_is_there_twice(work: Path, run: Run, c
     urgent = output(
         "sbatch", "--parsable", "-p", "urgent", "--gres=gpu:2", "-o", "urgent.log", "--wrap", "true"
     ).strip()
-    back_at_once(f"{array}_4")
+    back_soon(f"{array}_4")
     done["4"] = records["4"][0].read_text()
     wait_for(lambda: job(urgent)["JobState"] == "COMPLETED", seconds=120)
     for task in "123":
         if job(f"{array}_{task}")["JobState"] == "PENDING":
-            back_at_once(f"{array}_{task}")
+            back_soon(f"{array}_{task}")
     assert job(collecting)["JobState"] == "PENDING"
 
     wait_for(lambda: job(collecting)["JobState"] not in ("PENDING", "RUNNING"), seconds=1200)
@@ -196,11 +196,12 @@ def test_a_training_that_runs_out_of_time_goes_on_and_a_cancelled_one_does_not(w
     output("scontrol", "update", f"JobId={number}", "TimeLimit=60")
     assert "the same command with --resume goes on with it" in log.read_text()
     assert "out of time: back into the queue" in log.read_text()
-    first = losses()
+    first, saved = losses(), checkpoint.stat().st_mtime_ns
     assert first
-    back_at_once(number)
-    wait_for(lambda: len(losses()) > len(first), seconds=600)  # it is saved again after a minute
+    back_soon(number)
+    wait_for(lambda: checkpoint.stat().st_mtime_ns > saved, seconds=600)  # after a minute
     output("scancel", number)
     wait_for(lambda: job(number)["JobState"] == "CANCELLED", seconds=60)
     assert log.read_text().count("out of time") == 1
+    assert len(losses()) > len(first)
     assert losses()[: len(first)] == first
