@@ -21,7 +21,12 @@
     return element;
   };
   const percent = (part, whole) => (whole > 0 ? Math.round((PERCENT * part) / whole) + "%" : "-");
-  const colour = (score) => `hsl(${205 - 160 * score} 95% ${score > 0.1 ? 55 : 62}%)`;
+  // blue, white, amber: told apart by the colour-blind and on grey
+  const ENDS = [[40, 130, 255], [255, 255, 255], [255, 170, 0]];
+  const colour = (score) => {
+    const [from, to] = score < 0.5 ? [ENDS[0], ENDS[1]] : [ENDS[1], ENDS[2]], share = score < 0.5 ? 2 * score : 2 * score - 1;
+    return `rgb(${from.map((part, i) => Math.round(part + share * (to[i] - part))).join(" ")})`;
+  };
   const picksOf = (t) => (step === null ? t.picks : t.counts[step]);
   const particlesOf = (t) => (step === null ? t.particles : t.sums[step]);
   const cutOf = (t) => (step === null ? t.lowest : step / STEPS);
@@ -31,6 +36,16 @@
     const power = 10 ** Math.floor(Math.log10(most || 1));
     return [1, 2, 5, 10].map((n) => n * power).find((n) => n * 1.0001 >= most);
   };
+  const spacing = ([low, high]) => nice((high - low) / 5);
+  const ticks = (range) => {
+    const by = spacing(range), found = [];
+    for (let i = Math.ceil(range[0] / by - 1e-6); i * by <= range[1] + 1e-6 * by; i++) found.push(i * by);
+    return found;
+  };
+  const rounded = (low, high) => {
+    const by = spacing([low, high]);
+    return [Math.floor(low / by) * by, Math.ceil(high / by) * by];
+  };
   const label = (value) => String(Number(value.toPrecision(3)));
   const chart = (figure, { title, bars, lines, x, y, xLabel, yLabel, mark, root }) => {
     const width = 460, height = 230, left = 48, right = 12, top = 10, bottom = 40;
@@ -39,13 +54,10 @@
     const py = (value) =>
       height - bottom - ((shape(value) - shape(y[0])) / (shape(y[1]) - shape(y[0]) || 1)) * (height - top - bottom);
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
-    for (let i = 0; i <= 4; i++) {
-      const at = x[0] + ((x[1] - x[0]) * i) / 4;
+    for (const at of ticks(x)) {
       svg.append(draw("text", { x: px(at), y: height - bottom + 16, "text-anchor": "middle" }, label(at)));
     }
-    const ticks = root ? [0, 0.0625, 0.25, 0.5625, 1] : [0, 0.25, 0.5, 0.75, 1];
-    for (const share of ticks) {
-      const at = y[0] + (y[1] - y[0]) * share;
+    for (const at of root ? [0, 0.05, 0.2, 0.5, 1].map((share) => share * y[1]) : ticks(y)) {
       svg.append(draw("path", { class: "axis", d: `M${left} ${py(at)}H${width - right}` }));
       svg.append(draw("text", { x: left - 6, y: py(at) + 4, "text-anchor": "end" }, label(at)));
     }
@@ -109,9 +121,11 @@
     if (!panel || !panel.image.complete || !t.view) return;
     const plane = t.view.planes[name], [h, v] = [...name].map((axis) => AXES.indexOf(axis)), axis = 3 - h - v;
     const canvas = panel.canvas, ratio = window.devicePixelRatio || 1;
-    const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
-    const height = Math.max(1, Math.round((width * t.size[v]) / t.size[h]));
+    const shape = t.size[v] / t.size[h], tallest = Math.max(300, Math.min(560, 0.75 * window.innerHeight));
+    const shown = Math.min(canvas.parentElement.clientWidth, tallest / shape);
+    const width = Math.max(1, Math.round(shown * ratio)), height = Math.max(1, Math.round(shown * shape * ratio));
     canvas.width = width; canvas.height = height;
+    canvas.style.width = panel.slider.style.width = `${shown}px`;
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(panel.image, 0, 0, width, height);
@@ -175,6 +189,7 @@
       sheets.set(t, sheet);
     }
     const sheet = sheets.get(t), picks = picksOf(t), points = unpack(t);
+    const lowest = picks && picks <= points.length ? points[picks - 1].score : cutOf(t);
     const held = thumbs.of.map((rank, slot) => ({ rank, slot })).filter((one) => one.rank !== null);
     const strip = (title, wanted, allowed) => {
       const chosen = held.filter(({ rank }) => allowed(rank))
@@ -194,8 +209,10 @@
     };
     strip("The best", 0, (rank) => rank < picks);
     strip("The median", (picks - 1) / 2, (rank) => rank < picks);
-    strip("Borderline: the last picks", picks - 1, (rank) => rank < picks);
-    strip("Below the cut: the next candidates", picks, (rank) => rank >= picks);
+    // the gallery holds a sample: what is far from the cut is not borderline
+    const near = (rank) => rank < points.length && Math.abs(points[rank].score - lowest) <= 0.1;
+    strip("Borderline: the last picks", picks - 1, (rank) => rank < picks && near(rank));
+    strip("Below the cut: the next candidates", picks, (rank) => rank >= picks && near(rank));
   };
 
   /* ---- charts of a tomogram ---- */
@@ -228,10 +245,10 @@
       return make("div", {}, make("img", { src: source, alt: `Average in ${name}` }), make("span", {}, name));
     }));
     const values = average.profile.map(([, value]) => value), low = Math.min(...values, 0), high = Math.max(...values, 0);
-    const gap = (high - low || 1) * 0.08, far = average.profile[average.profile.length - 1][0];
+    const far = average.profile[average.profile.length - 1][0];
     chart(find("profile"), {
       title: `Its radial profile; dashed: the particle's radius. Contrast ${t.view.contrast === null ? "-" : t.view.contrast.toFixed(2)} sd`,
-      lines: [average.profile.map(([radius, value]) => [radius / 10, value])], x: [0, far / 10], y: [low - gap, high + gap],
+      lines: [average.profile.map(([radius, value]) => [radius / 10, value])], x: [0, far / 10], y: rounded(low, high > low ? high : low + 1),
       xLabel: "distance from the centre (nm)", yLabel: "grey (sd)", mark: data.diameter / 20,
     });
   };
@@ -292,10 +309,10 @@
     const numbers = data.curve.filter((point) => Number.isFinite(point.loss) && Number.isFinite(point.step));
     if (numbers.length < 2) return;
     find("training").hidden = false;
-    const losses = numbers.map((point) => point.loss), low = Math.min(...losses), high = Math.max(...losses), gap = (high - low || 1) * 0.05;
+    const losses = numbers.map((point) => point.loss), low = Math.min(...losses), high = Math.max(...losses);
     chart(find("curve"), {
       title: `Loss of the training: ${label(losses[0])} at first, ${label(losses[losses.length - 1])} at the end`,
-      lines: [numbers.map((point) => [point.step, point.loss])], x: [0, numbers[numbers.length - 1].step], y: [low - gap, high + gap],
+      lines: [numbers.map((point) => [point.step, point.loss])], x: [0, numbers[numbers.length - 1].step], y: rounded(low, high > low ? high : low + 1),
       xLabel: "step", yLabel: "loss",
     });
   };

@@ -196,7 +196,7 @@ def render(page: Page) -> str:
         script=parts.joinpath("page.js").read_text(encoding="utf-8"),
         data=_json(values),
         title=escape(page.title),
-        summary=escape(f"{picks} picks in {len(page.sections)} tomograms. {page.told}."),
+        summary=escape(f"{picks} picks in {len(page.sections)} tomograms: {page.told}."),
         problems=_messages("Not picked", page.failures, "bad") + _messages("Warnings", page.warnings, "warn"),
         note=f'<p class="note">{escape(page.note)}</p>' if page.note else "",
         rows="\n".join(_row(number, section) for number, section in enumerate(page.sections)),
@@ -221,7 +221,7 @@ def _row(number: int, section: Section) -> str:
     name = escape(section.name)
     button = f'<button type="button" class="link" data-open="{number}">{name}</button>'
     numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr data-row="{number}"><th scope="row">{button}</th>{numbers}<td class="flags">{flags}</td></tr>'
+    return f'<tr data-row="{number}"><th scope="row">{button} {flags}</th>{numbers}</tr>'
 
 
 def _percent(value: float | None) -> str:

@@ -32,7 +32,7 @@ THUMB, THUMB_BOX, THUMB_DEPTH = 40, 1.5, 0.8
 """Pixels and diameters along the side of a sub-volume of the gallery, and how thick it is along z, in diameters."""
 ROW = 8
 """Sub-volumes in a row of the gallery."""
-SPREAD = 24
+SPREAD = 40
 """Sub-volumes evenly over all scores, besides those around the cut, so that the gallery can follow another one."""
 AVERAGE, AVERAGE_BOX = 40, 2.5
 """Voxels and diameters along the side of the average."""
@@ -40,9 +40,9 @@ MOST_AVERAGED = 100
 """Candidates in the average, the best ones."""
 CORE, SHELL = 0.35, (0.8, 1.2)
 """Radius of the middle of a particle, and of the shell around it that its contrast is measured against, diameters."""
-QUALITIES = (75, 65, 55, 45, 35, 25, 15)
-"""Of JPEG: the first one at which the slices of a tomogram need no more than MOST_BYTES."""
-MOST_BYTES = 130_000
+QUALITIES = ((1, 75), (1, 60), (1, 45), (1, 30), (0.7, 45), (0.7, 30), (0.5, 30), (0.3, 30))
+"""Share of SIDE, and quality of JPEG: the first one at which the slices of a tomogram need no more than MOST_BYTES."""
+MOST_BYTES = 160_000
 
 
 def make_view(
@@ -97,8 +97,7 @@ def shown_candidates(scores: NDArray[np.float64], picks: int) -> list[int]:
 def _planes(volume: Floats, sizes: NDArray[np.float64], grid: Grid, diameter: float) -> dict[str, Any]:
     """Slices of the three planes, at the best quality that MOST_BYTES allows."""
     planes: dict[str, Any] = {}
-    pictures: dict[str, list[Image.Image]] = {}
-    longest = max(grid.size) * grid.voxel_size
+    greys: dict[str, list[NDArray[np.uint8]]] = {}
     for plane in PLANES:
         name = AXES[plane[0]] + AXES[plane[1]]
         (axis,) = {0, 1, 2} - {*plane}
@@ -113,15 +112,17 @@ def _planes(volume: Floats, sizes: NDArray[np.float64], grid: Grid, diameter: fl
             slabs.append(ndimage.gaussian_filter(slab.mean(axis=working), SMOOTHING * diameter / in_plane))
             middle = first + (slab.shape[working] - 1) / 2
             places.append(round(float((middle + 0.5) * sizes[working] / grid.voxel_size - 0.5), 2))
-        width, height = (max(1, round(SIDE * grid.size[a] * grid.voxel_size / longest)) for a in plane)
-        pictures[name] = [_picture(image, (width, height)) for image in _greys(slabs)]
+        greys[name] = _greys(slabs)
         planes[name] = {
             "at": places,
             "thickness": round(thickness * float(sizes[working]) / grid.voxel_size, 2),
-            "size": [width, height],
         }
-    for quality in QUALITIES:
-        coded = {name: [_jpeg(image, quality) for image in images] for name, images in pictures.items()}
+    for share, quality in QUALITIES:
+        coded = {}
+        for plane in PLANES:
+            width, height = (max(1, round(share * SIDE * grid.size[axis] / max(grid.size))) for axis in plane)
+            name = AXES[plane[0]] + AXES[plane[1]]
+            coded[name] = [_jpeg(_picture(image, (width, height)), quality) for image in greys[name]]
         if sum(len(code) for codes in coded.values() for code in codes) <= MOST_BYTES:
             break
     for name, codes in coded.items():

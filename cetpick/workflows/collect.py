@@ -25,6 +25,7 @@ from cetpick.workflows.results import (
     merge,
     newest_run,
     plan_values,
+    told_of_cut,
     tomogram_files,
 )
 
@@ -64,13 +65,7 @@ class CollectSummary:
     def told(self) -> str:
         """The cut and what it is expected to give, in a line."""
         picks = sum(self.picks.values())
-        if self.particles is None or not picks:
-            return self.cut.told
-        return (
-            f"{self.cut.told}; about {self.true_picks:.0f} of {picks} picks should be particles "
-            f"({self.true_picks / picks:.0%}), of about {self.particles:.0f} there are "
-            f"({self.true_picks / self.particles:.0%})"
-        )
+        return told_of_cut(self.cut, picks=picks, particles=self.true_picks, everything=self.particles)
 
 
 def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
@@ -143,7 +138,7 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
     page.unlink(missing_ok=True)
     if report:
         with keeping_warnings(values["warnings"]):
-            summary.files += write_report(output, values, plan, complete, told=summary.told)
+            summary.files += write_report(output, values, plan, complete)
     values["outputs"] = [*([values["model_file"]] if "training" in values else []), *map(str, summary.files)]
     write_json(run_file, values)
     summary.files.append(run_file)

@@ -28,6 +28,7 @@ from cetpick.workflows.results import (
     TomogramRecord,
     complete_record,
     read_run,
+    told_of_cut,
     tomogram_files,
     view_file,
 )
@@ -90,9 +91,7 @@ def run_report(output: Path, *, say: Callable[[str], None] | None = None) -> Rep
     return _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None)).write()
 
 
-def write_report(
-    output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord], *, told: str
-) -> list[Path]:
+def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord]) -> list[Path]:
     """Make report.html of the pictures that are there; a report that cannot be made is a warning, no error.
 
     Args:
@@ -100,7 +99,6 @@ def write_report(
         values: of run.json.
         plan: of the run.
         records: of the tomograms with results.
-        told: the cut and what it is expected to give.
 
     Returns:
         The file, unless it could not be made.
@@ -109,7 +107,7 @@ def write_report(
         CetpickWarning: it could not be made.
     """
     try:
-        return [_Reporter(output, {**values, "told": told}, plan, records).write().file]
+        return [_Reporter(output, values, plan, records).write().file]
     except Exception as error:  # noqa: BLE001 - the picks are there and good: nothing about the report may lose them
         _warn_of_report(output / REPORT_FILE, error)
         return []
@@ -195,9 +193,9 @@ def chosen_tomograms(records: Sequence[TomogramRecord], flagged: Iterable[str], 
     ranked = sorted(records, key=lambda record: record.particles / max(record.picks, 1))
     ends = [record.info.name for record in (*ranked[:EXTREMES], *ranked[: -EXTREMES - 1 : -1])]
     wanted = dict.fromkeys([*list(flagged)[: most // 2], *ends][:most])
-    for place in np.linspace(0, len(names) - 1, most).round().astype(int):
-        if len(wanted) < most:
-            wanted.setdefault(names[place])
+    others = [name for name in names if name not in wanted]
+    spaced = np.linspace(0, len(others) - 1, most - len(wanted)).round().astype(int)
+    wanted |= dict.fromkeys(others[place] for place in spaced)
     return [name for name in names if name in wanted]
 
 
@@ -249,7 +247,7 @@ class _Reporter:
             summary.file,
             Page(
                 title=self._output.resolve().name,
-                told=self._values.get("told", cut.told),
+                told=self._told(),
                 calibrated=plan.maker.calibrated,
                 diameter=self._model.diameter,
                 threshold=cut.threshold,
@@ -264,6 +262,16 @@ class _Reporter:
             ),
         )
         return summary
+
+    def _told(self) -> str:
+        """The cut and what it is expected to give."""
+        records, calibrated = self._records, self._plan.maker.calibrated
+        return told_of_cut(
+            self._plan.cut,
+            picks=sum(record.picks for record in records),
+            particles=sum(record.particles for record in records),
+            everything=sum(record.expected[0].particles for record in records) if calibrated else None,
+        )
 
     def _section(self, record: TomogramRecord, shown: set[str]) -> Section:
         name = record.info.name

@@ -115,6 +115,23 @@ class Cut:
         return Picks(info=info, candidates=candidates, threshold=threshold, top=self.top)
 
 
+def told_of_cut(cut: Cut, *, picks: int, particles: float, everything: float | None) -> str:
+    """A cut and what it is expected to give in all tomograms, in a line.
+
+    Args:
+        cut: the cut.
+        picks: number of picks.
+        particles: how many of them are expected to be particles.
+        everything: how many particles are expected in all, None when scores are no probabilities.
+    """
+    if everything is None or not picks:
+        return cut.told
+    return (
+        f"{cut.told}; about {particles:.0f} of {picks} picks should be particles ({particles / picks:.0%}), "
+        f"of about {everything:.0f} there are ({particles / everything:.0%})"
+    )
+
+
 def refuse_precision(settings: PickSettings, mode: Mode) -> None:
     """Raise an InputError for a target precision, of a model of `mode` whose scores are no probabilities."""
     if settings.precision is not None:
