@@ -20,6 +20,7 @@ from cetpick.cli.evaluate import evaluate
 from cetpick.cli.info import info
 from cetpick.cli.pick import pick
 from cetpick.cli.repick import repick
+from cetpick.cli.report import report
 from cetpick.cli.simulate import simulate
 from cetpick.cli.train import train
 from cetpick.errors import CetpickError, CetpickWarning
@@ -40,7 +41,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done, "
     "130 and 143 stopped by Ctrl-C and SIGTERM.",
 )
-for command in (pick, collect, repick, train, check, evaluate, convert, info, simulate, demo, doctor):
+for command in (pick, collect, repick, report, train, check, evaluate, convert, info, simulate, demo, doctor):
     app.command(no_args_is_help=command not in (demo, doctor))(command)
 
 

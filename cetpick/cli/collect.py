@@ -12,6 +12,7 @@ from cetpick.cli import options as opt
 
 def collect(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cetpick pick --shard`.")],
+    no_report: opt.NoReport = False,
     as_json: opt.Json = False,
 ) -> None:
     """Make particles.star and run.json of the results that shards have left in a folder; say what is missing.
@@ -21,4 +22,4 @@ def collect(
     """
     from cetpick.workflows.collect import run_collect
 
-    opt.tell_collected(run_collect(output), as_json=as_json)
+    opt.tell_collected(run_collect(output, report=not no_report), as_json=as_json)

@@ -100,6 +100,7 @@ TomogramFiles = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped, if there is one.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out report.html and its pictures.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
@@ -190,10 +191,16 @@ def tell_collected(summary: CollectSummary, *, as_json: bool) -> NoReturn:
     lacking = {"failed": len(summary.failures), "missing": len(summary.missing)}
     told = "".join(f", {number} {what}" for what, number in lacking.items() if number)
     typer.echo(f"{sum(summary.picks.values())} picks in {len(summary.picks)} tomograms{told}")
-    results = f"{summary.output / 'particles.star'}, {summary.output / 'run.json'}"
     typer.echo(summary.told)
-    typer.echo(f"results: {results}")
+    typer.echo(f"results: {results(summary.output, summary.files)}")
     raise typer.Exit(summary.exit_code)
+
+
+def results(output: Path, files: Sequence[Path]) -> str:
+    """The files that a user opens first, in words."""
+    return ", ".join(
+        str(output / name) for name in ("particles.star", "run.json", "report.html") if output / name in files
+    )
 
 
 def print_json(values: Any) -> None:

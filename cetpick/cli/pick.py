@@ -49,6 +49,7 @@ def pick(
     ] = None,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -90,7 +91,7 @@ def pick(
             star=star.value if star else None,
             options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
             device=device, threads=threads, shard=Shard.parse(shard) if shard else None, resume=resume,
-            overwrite=overwrite, progress=reporter.step, say=reporter.say,
+            overwrite=overwrite, report=not no_report, progress=reporter.step, say=reporter.say,
         )  # fmt: skip
     if as_json:
         values = vars(summary) | {"settings": summary.settings.to_dict(), "shard": shard}
@@ -106,7 +107,7 @@ def pick(
     done["picked"] = len(summary.picks) - sum(done.values())
     done |= {"failed": len(summary.failures), "missing": len(summary.missing)}
     typer.echo(", ".join(f"{number} {what}" for what, number in done.items() if number) or "nothing to do")
-    results = f"{output / 'particles.star'}, {output / 'run.json'}"
+    results = opt.results(output, summary.files)
     if summary.shard is not None:
         results = f"shard {summary.shard}; when all have ended: cetpick collect {output}"
     typer.echo(summary.told)

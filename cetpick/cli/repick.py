@@ -19,6 +19,7 @@ def repick(
         float | None,
         typer.Option(metavar="F", help="No pick nearer to a better one than F diameters."),
     ] = None,
+    no_report: opt.NoReport = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -40,6 +41,7 @@ def repick(
             output,
             PickSettings(threshold=threshold, precision=target_precision, top=top),
             separation=separation,
+            report=not no_report,
             say=reporter.say,
         )
     opt.tell_collected(summary, as_json=as_json)

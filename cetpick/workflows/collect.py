@@ -14,16 +14,18 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.relion import write_optimisation_set, write_particles
 from cetpick.io.table import read_table, write_table
 from cetpick.workflows.record import keeping_warnings, write_json
+from cetpick.workflows.report import write_report
 from cetpick.workflows.results import (
     DATASET_FILES,
     Cut,
     Plan,
     Run,
     TomogramRecord,
+    complete_record,
     merge,
     newest_run,
     plan_values,
-    read_tomogram_record,
+    told_of_cut,
     tomogram_files,
 )
 
@@ -63,28 +65,23 @@ class CollectSummary:
     def told(self) -> str:
         """The cut and what it is expected to give, in a line."""
         picks = sum(self.picks.values())
-        if self.particles is None or not picks:
-            return self.cut.told
-        return (
-            f"{self.cut.told}; about {self.true_picks:.0f} of {picks} picks should be particles "
-            f"({self.true_picks / picks:.0%}), of about {self.particles:.0f} there are "
-            f"({self.true_picks / self.particles:.0%})"
-        )
+        return told_of_cut(self.cut, picks=picks, particles=self.true_picks, everything=self.particles)
 
 
-def run_collect(output: Path) -> CollectSummary:
-    """Make particles.star, optimisation_set.star and run.json of the results of the run that was begun last.
+def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
+    """Make particles.star, optimisation_set.star, report.html and run.json of the results of the run begun last.
 
     Neither tomograms nor the model are read. What the run set out to do and is not there is named in run.json.
 
     Args:
         output: folder of results; shards may still be at work in it.
+        report: make report.html.
 
     Raises:
         InputError: it holds no results of `pick`, or those of no tomogram; nothing was written.
 
     Warns:
-        CetpickWarning: a tomogram without picks, particles of several tomograms.star.
+        CetpickWarning: a tomogram without picks, particles of several tomograms.star, no report.
     """
     runs, others = newest_run(output)
     values, plan = merge(runs)
@@ -104,7 +101,7 @@ def run_collect(output: Path) -> CollectSummary:
     told = [*plan.warnings, *(text for record in complete for text in record.warnings)]
     with keeping_warnings(told):
         _warn_of_empty(complete, plan)
-        particles, optimisation_set, expected, run_file = (output / name for name in DATASET_FILES)
+        particles, optimisation_set, expected, page, run_file = (output / name for name in DATASET_FILES)
         tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
         write_particles(particles, plan.star, tables)
         summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]
@@ -136,9 +133,13 @@ def run_collect(output: Path) -> CollectSummary:
         "failures": summary.failures,
         "missing": summary.missing,
         "warnings": list(dict.fromkeys(told)),
-        "outputs": [*([values["model_file"]] if "training" in values else []), *map(str, summary.files)],
         **plan_values(plan),
     }
+    page.unlink(missing_ok=True)
+    if report:
+        with keeping_warnings(values["warnings"]):
+            summary.files += write_report(output, values, plan, complete)
+    values["outputs"] = [*([values["model_file"]] if "training" in values else []), *map(str, summary.files)]
     write_json(run_file, values)
     summary.files.append(run_file)
     return summary
@@ -153,14 +154,6 @@ def expected_precision(records: Sequence[TomogramRecord]) -> pd.DataFrame:
     table["precision"] = table["particles"] / table["picks"]
     table["recall"] = table["particles"] / everything if everything else np.nan
     return table[table["threshold"] > 0].round({"particles": 1, "precision": 3, "recall": 3})
-
-
-def complete_record(output: Path, name: str, plan: Plan) -> TomogramRecord | None:
-    """The record of a tomogram when its results are complete and those that the plan asks for."""
-    record = read_tomogram_record(output, name)
-    if record is None or record.maker != plan.maker or record.cut != plan.cut:
-        return None
-    return record if record.holds(output, *tomogram_files(output, name)) else None
 
 
 def _reason(number: int, shards: int, runs: Sequence[Run], others: Sequence[Run]) -> str:

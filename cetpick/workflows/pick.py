@@ -20,7 +20,7 @@ from cetpick.io.model import read_settings
 from cetpick.io.relion import Flavour
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
-from cetpick.preprocess import Exclusions, prepare, valid_voxels
+from cetpick.preprocess import Prepared, prepare, valid_voxels
 from cetpick.records import Coordinates, TomogramInfo
 from cetpick.workflows.collect import run_collect
 from cetpick.workflows.inputs import (
@@ -41,6 +41,7 @@ from cetpick.workflows.record import (
     refuse_earlier,
     size_and_time,
 )
+from cetpick.workflows.report import keep_view
 from cetpick.workflows.results import (
     DATASET_FILES,
     RUN_FILE,
@@ -58,6 +59,7 @@ from cetpick.workflows.results import (
     refuse_precision,
     renewed,
     tomogram_files,
+    view_file,
     write_run,
     write_tomogram,
 )
@@ -158,6 +160,7 @@ def run_pick(
     shard: Shard | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PickSummary:
@@ -180,6 +183,7 @@ def run_pick(
         shard: pick this part only, and leave it to `collect` to make particles.star and run.json.
         resume: go on from the checkpoint of a training that was stopped, if there is one.
         overwrite: do everything anew and replace earlier results, and without `resume` a checkpoint.
+        report: make report.html, and the pictures for it while the tomograms are in memory.
         progress: told of every training step.
         say: told in a line what there is to do, and of every tomogram that is seen to.
 
@@ -273,7 +277,7 @@ def run_pick(
             trained_on=[job.info.name for job in jobs if job.info.path.resolve() in trained_paths],
             shard=shard,
         )
-        batch = _Batch(output, record, plan, jobs, alone=shard is None, overwrite=overwrite)
+        batch = _Batch(output, record, plan, jobs, alone=shard is None, overwrite=overwrite, pictures=report)
         batch.run(network, model_settings, summary, say)
 
         if shard is None and not batch.done:
@@ -285,7 +289,7 @@ def run_pick(
         if training is not None:
             summary.files.append(used)
         if shard is None:
-            collected = run_collect(output)
+            collected = run_collect(output, report=report)
             run_file.unlink()
             summary.picks, summary.candidates = collected.picks, collected.candidates
             summary.files += collected.files
@@ -303,11 +307,19 @@ class _Batch:
     """Sees to one tomogram after the other, so that what is done stays done whenever it is stopped."""
 
     def __init__(
-        self, output: Path, record: RunRecord, plan: Plan, jobs: Sequence[_Job], *, alone: bool, overwrite: bool
+        self,
+        output: Path,
+        record: RunRecord,
+        plan: Plan,
+        jobs: Sequence[_Job],
+        *,
+        alone: bool,
+        overwrite: bool,
+        pictures: bool,
     ) -> None:
         self.plan, self.done = plan, list[TomogramRecord]()
         self._output, self._record, self._jobs = output, record, jobs
-        self._alone, self._overwrite, self._begun = alone, overwrite, False
+        self._alone, self._overwrite, self._pictures, self._begun = alone, overwrite, pictures, False
 
     def run(
         self,
@@ -372,7 +384,7 @@ class _Batch:
         info, start = job.info, time.monotonic()
         before = size_and_time(info.path)
         with keeping_warnings(job.warnings), self._record.timed("picking"):
-            candidates, exclusions = pick_tomogram(info, network, settings, symmetries=self.plan.maker.symmetries)
+            candidates, prepared = pick_tomogram(info, network, settings, symmetries=self.plan.maker.symmetries)
         seconds = round(time.monotonic() - start, 3)
         with self._record.timed("hashing"):
             stamp = Stamp.of(info.path)
@@ -388,12 +400,16 @@ class _Batch:
             seconds=seconds,
             candidates=len(candidates),
             best_score=float(candidates["score"].max()) if len(candidates) else None,
-            excluded_voxels=vars(exclusions),
+            excluded_voxels=vars(prepared.exclusions),
             warnings=job.warnings,
             cut=self.plan.cut,
         )
         self._begin()
-        return write_tomogram(self._output, made, diameter=settings.diameter, candidates=candidates)
+        made = write_tomogram(self._output, made, diameter=settings.diameter, candidates=candidates)
+        if self._pictures:
+            with self._record.timed("pictures"):
+                keep_view(self._output, made, prepared, candidates, diameter=settings.diameter)
+        return made
 
     def _cut(self, job: _Job, settings: ModelSettings) -> TomogramRecord:
         assert job.record is not None
@@ -440,7 +456,8 @@ def _prepare(
     """Refuse an output folder that cannot be written to, and one in which an input would be overwritten."""
     names = [*DATASET_FILES, part.run_file]
     for job in jobs:
-        files = (*tomogram_files(output, job.info.name), record_file(output, job.info.name))
+        name = job.info.name
+        files = (*tomogram_files(output, name), record_file(output, name), view_file(output, name))
         names += [str(path.relative_to(output)) for path in files]
     inputs = [*tomograms, *(job.info.path for job in jobs)]
     if training is not None:
@@ -598,7 +615,7 @@ def check_flavour(listing: Sequence[Listed], flavour: Flavour) -> None:
 
 def pick_tomogram(
     info: TomogramInfo, network: TileableNetwork, settings: ModelSettings, *, symmetries: bool = True
-) -> tuple[pd.DataFrame, Exclusions]:
+) -> tuple[pd.DataFrame, Prepared]:
     """Find the candidates in one tomogram.
 
     Args:
@@ -608,7 +625,7 @@ def pick_tomogram(
         symmetries: average over the eight in-plane symmetries.
 
     Returns:
-        The candidates, as find_candidates has them, and what was left out of the volume.
+        The candidates, as find_candidates has them, and the tomogram as the network saw it.
 
     Raises:
         CetpickError: the tomogram cannot be used.
@@ -617,4 +634,4 @@ def pick_tomogram(
     prepared = prepare(read_tomogram(info), settings)
     warn_of_contrast(info, prepared.skewness, settings.skewness)
     candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries)
-    return candidates, prepared.exclusions
+    return candidates, prepared

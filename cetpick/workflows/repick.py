@@ -30,6 +30,7 @@ def run_repick(
     settings: PickSettings,
     *,
     separation: float | None = None,
+    report: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> CollectSummary:
     """Apply another cut to the candidates that `pick` has stored, and collect the results.
@@ -40,6 +41,7 @@ def run_repick(
         output: folder of results.
         settings: threshold or precision, and number of picks; what is None is as `pick` was told.
         separation: no pick is nearer to a better one than this fraction of the diameter.
+        report: make report.html.
         say: told in a line of every tomogram that is seen to.
 
     Raises:
@@ -80,7 +82,7 @@ def run_repick(
         if record.cut != cut or not record.holds(output, *tomogram_files(output, name)):
             record = write_tomogram(output, replace(record, cut=cut), diameter=model.diameter)
         say(f"{number}/{len(usable)} cut {name}: {record.picks} picks of {record.candidates} candidates")
-    summary = run_collect(output)
+    summary = run_collect(output, report=report)
     run_file.unlink()
     return summary
 

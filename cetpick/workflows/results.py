@@ -31,7 +31,10 @@ FORMAT = 1
 RUN_FILE = "run.json"
 RECORDS = "records"
 """Folder of the records of the tomograms."""
-DATASET_FILES = ("particles.star", "optimisation_set.star", "expected_precision.csv", RUN_FILE)
+VIEWS = "views"
+"""Folder of their pictures for the report."""
+REPORT_FILE = "report.html"
+DATASET_FILES = ("particles.star", "optimisation_set.star", "expected_precision.csv", REPORT_FILE, RUN_FILE)
 Todo = Literal["pick", "cut", "nothing"]
 PLAN = "plan"
 """Where a run file has its Plan."""
@@ -95,16 +98,38 @@ class Cut:
         """In a few words."""
         return f"threshold {self.threshold:.3f}" if self.precision is None else f"target precision {self.precision:g}"
 
+    def apart(self, info: TomogramInfo, candidates: pd.DataFrame, *, diameter: float) -> pd.DataFrame:
+        """The candidates that `separation` leaves, those as they are without one; arguments as of apply."""
+        if self.separation is None:
+            return candidates
+        points = candidates[["x", "y", "z"]].to_numpy() * info.grid.voxel_size
+        kept = suppress(points, candidates["score"].to_numpy(), distance=self.separation * diameter)
+        return candidates.iloc[kept]
+
     def apply(self, info: TomogramInfo, candidates: pd.DataFrame, *, diameter: float) -> Picks:
         """Cut the candidates of a tomogram (columns x, y, z in voxels, score); diameter in angstrom."""
-        if self.separation is not None:
-            points = candidates[["x", "y", "z"]].to_numpy() * info.grid.voxel_size
-            kept = suppress(points, candidates["score"].to_numpy(), distance=self.separation * diameter)
-            candidates = candidates.iloc[kept]
+        candidates = self.apart(info, candidates, diameter=diameter)
         threshold = self.threshold
         if self.precision is not None:
             threshold = precision_threshold(candidates["score"], self.precision)
         return Picks(info=info, candidates=candidates, threshold=threshold, top=self.top)
+
+
+def told_of_cut(cut: Cut, *, picks: int, particles: float, everything: float | None) -> str:
+    """A cut and what it is expected to give in all tomograms, in a line.
+
+    Args:
+        cut: the cut.
+        picks: number of picks.
+        particles: how many of them are expected to be particles.
+        everything: how many particles are expected in all, None when scores are no probabilities.
+    """
+    if everything is None or not picks:
+        return cut.told
+    return (
+        f"{cut.told}; about {particles:.0f} of {picks} picks should be particles ({particles / picks:.0%}), "
+        f"of about {everything:.0f} there are ({particles / everything:.0%})"
+    )
 
 
 def refuse_precision(settings: PickSettings, mode: Mode) -> None:
@@ -239,6 +264,11 @@ def record_file(output: Path, name: str) -> Path:
     return output / RECORDS / f"{name}.json"
 
 
+def view_file(output: Path, name: str) -> Path:
+    """The pictures of a tomogram for the report."""
+    return output / VIEWS / f"{name}.json"
+
+
 def read_tomogram_record(output: Path, name: str) -> TomogramRecord | None:
     """The record of a tomogram, None when there is none that can be read."""
     values = read_json(record_file(output, name))
@@ -259,6 +289,14 @@ def read_tomogram_record(output: Path, name: str) -> TomogramRecord | None:
         )
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
+
+
+def complete_record(output: Path, name: str, plan: Plan) -> TomogramRecord | None:
+    """The record of a tomogram when its results are complete and those that the plan asks for."""
+    record = read_tomogram_record(output, name)
+    if record is None or record.maker != plan.maker or record.cut != plan.cut:
+        return None
+    return record if record.holds(output, *tomogram_files(output, name)) else None
 
 
 def judge(
@@ -366,7 +404,7 @@ def write_tomogram(
 
 def discard(output: Path, name: str) -> None:
     """Remove what there is of a tomogram, its record first."""
-    for path in (record_file(output, name), *tomogram_files(output, name)):
+    for path in (record_file(output, name), *tomogram_files(output, name), view_file(output, name)):
         path.unlink(missing_ok=True)
 
 

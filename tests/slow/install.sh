@@ -2,7 +2,7 @@
 # Install the programs that the slow tests run: Scipion from PyPI, the others from the archive of Debian 12. What is there
 # already stays as it is.
 set -euo pipefail
-packages=(relion slurm-wlm podman runc debootstrap)
+packages=(relion slurm-wlm podman runc debootstrap chromium)
 "$(dirname "$0")"/install_scipion.sh
 
 missing=()

@@ -1,0 +1,41 @@
+"""cetpick report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cetpick.cli import options as opt
+
+
+def report(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cetpick pick`.")],
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Make OUT/report.html anew, with pictures of tomograms that it had none of; tell what to do with the picks next.
+
+    The report is one file: it opens in a browser without a network, and can be sent to others.
+
+    Examples:
+      cetpick report picks
+    """
+    from cetpick.cli.progress import reporting
+    from cetpick.workflows.report import run_report
+
+    with reporting(quiet=quiet) as reporter:
+        summary = run_report(output, say=reporter.say)
+    if as_json:
+        opt.print_json(vars(summary) | {"next": [vars(step) for step in summary.next]})
+        return
+    for name, why in summary.lacking.items():
+        typer.echo(f"no pictures of {name}: {why}", err=True)
+    for name, flags in summary.flagged.items():
+        typer.echo(f"unlike the others: {name}: {', '.join(flags)}")
+    for step in summary.next:
+        typer.echo(f"\n{step.program} ({step.where}): {step.text}")
+        for command in step.commands:
+            typer.echo(f"  {command}")
+    typer.echo(f"\nresults: {summary.file}: {summary.tomograms} tomograms, pictures of {len(summary.pictured)}")

@@ -1,0 +1,198 @@
+"""What to do with the picks: the commands of the programs that take over, with their numbers filled in.
+
+Sources: RELION 5.0.1, which was seen to read these files (`relion_tomo_subtomo`); the documentation of WarpTools
+(`ts_export_particles`), Dynamo (`dtcrop`, "Cropping table"), IMOD (`3dmod`) and ArtiaX ("file formats", "particles").
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cetpick.io.relion import Flavour
+from cetpick.records import TomogramInfo
+
+BOX = 1.5
+"""Side of an extracted box, diameters: the particle and some solvent around it."""
+MULTIPLE = 8
+"""Sides of boxes are so many pixels or a multiple: fast to transform."""
+PADDED = 2
+"""RELION extracts boxes so much larger before it crops them: the CTF spreads signal."""
+MOST_NAMED = 8
+"""Tomograms that are named one by one in a command."""
+SAME = 0.005
+"""Relative difference up to which voxel sizes are one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """How a program takes over.
+
+    Attributes:
+        program: its name.
+        text: what happens, in a sentence or two.
+        commands: to be typed, in order.
+        where: to type them.
+    """
+
+    program: str
+    text: str
+    commands: tuple[str, ...]
+    where: str = "shell"
+
+
+def next_steps(
+    output: Path,
+    infos: Sequence[TomogramInfo],
+    *,
+    star: Flavour,
+    diameter: float,
+    optimisation_set: Mapping[str, str] | None = None,
+) -> list[NextStep]:
+    """The commands for RELION 5, Warp, Dynamo, IMOD and ChimeraX.
+
+    Args:
+        output: folder of results.
+        infos: tomograms with results, at least one.
+        star: flavour of particles.star.
+        diameter: of the particle, angstrom.
+        optimisation_set: how optimisation_set.star names its files, None when there is none.
+    """
+    first = infos[0]
+    voxel_size = first.grid.voxel_size
+    sizes = [info.grid.voxel_size for info in infos]
+    differ = max(sizes) - min(sizes) > SAME * min(sizes)
+    caution = f" Voxel sizes differ ({min(sizes):g} to {max(sizes):g} A); the numbers are those of {first.name}."
+    note = caution if differ else ""
+    side = box_side(diameter, voxel_size)
+    particles = output / "particles.star"
+    named = _naming(infos)
+    return [
+        _relion(output, first, star, diameter, optimisation_set, note),
+        NextStep(
+            program="Warp",
+            text="Export sub-tomograms (--3d) or image series (--2d) for RELION and M; choose the pixel size of the "
+            "output (--output_angpix; here the tomogram's) and the box with it. Warp and IMOD may reconstruct a series "
+            "mirrored along z: these picks are for tomograms that Warp made." + note,
+            commands=(
+                _line("cetpick", "convert", particles, output / "warp.star", "--format", "warp", *named),
+                _line(
+                    *("WarpTools", "ts_export_particles", "--settings", "warp_tiltseries.settings"),
+                    *("--input_star", output / "warp.star", "--coords_angpix", f"{voxel_size:g}"),
+                    *("--output_star", "relion/cetpick.star", "--output_angpix", f"{voxel_size:g}"),
+                    *("--box", side, "--diameter", f"{diameter:.0f}", "--relative_output_paths", "--3d"),
+                ),
+            ),
+        ),
+        NextStep(
+            program="Dynamo",
+            text=f"The table and the list of tomograms beside it; boxes of {side} voxels ({side * voxel_size:.0f} A)."
+            + (
+                ""
+                if named or len(infos) == 1
+                else " The second line is MATLAB's; put the tomograms' paths into the .doc."
+            )
+            + note,
+            commands=(
+                _line("cetpick", "convert", particles, output / "dynamo.tbl", *named),
+                f"dtcrop {_matlab(output / 'dynamo.doc')} {_matlab(output / 'dynamo.tbl')} cetpickData {side}",
+            ),
+            where="shell, then MATLAB",
+        ),
+        NextStep(
+            program="IMOD",
+            text="The picks on their tomogram, as spheres of its size, with the scores as values of the points.",
+            commands=(_line("3dmod", first.path, output / f"{first.name}.mod"),),
+        ),
+        NextStep(
+            program="ChimeraX with ArtiaX",
+            text="The first line is the shell's, the others are typed in ChimeraX; a list is scaled by the voxel size. "
+            "Lists are numbered #1.2.1, #1.2.2 as they are opened." + note,
+            commands=(
+                _line("cetpick", "convert", output / f"{first.name}.csv", output / f"{first.name}.coords"),
+                "artiax start",
+                f"open {_quoted(first.path)}",
+                f"open {_quoted(output / f'{first.name}.coords')} format coords",
+                f"artiax particles #1.2.1 originScaleFactor {voxel_size:g}",
+                f"artiax particles #1.2.1 radius {diameter / 2:g}",
+            ),
+            where="shell, then ChimeraX",
+        ),
+    ]
+
+
+def box_side(diameter: float, pixel_size: float) -> int:
+    """Pixels along the side of a box for a particle, a multiple of MULTIPLE; diameter and pixel size in angstrom."""
+    return MULTIPLE * max(1, -int(-(BOX * diameter / pixel_size) // MULTIPLE))
+
+
+def _relion(
+    output: Path,
+    first: TomogramInfo,
+    star: Flavour,
+    diameter: float,
+    optimisation_set: Mapping[str, str] | None,
+    note: str,
+) -> NextStep:
+    if star in ("relion5", "relion4") and first.relion is not None:
+        binning = max(1, round(first.relion.binning))
+        pixel = first.relion.pixel_size * binning
+        side = box_side(diameter, pixel)
+        if optimisation_set is None:
+            given: tuple[object, ...] = ("--p", output / "particles.star", "--t", first.relion.star)
+            job = "'Extract subtomos' with particles.star and its tomograms.star"
+        else:
+            given = ("--i", Path(optimisation_set["particles"]).with_name("optimisation_set.star"))
+            job = "'Extract subtomos' with optimisation_set.star as its input"
+        return NextStep(
+            program="RELION 5",
+            text=f"Nothing to import. In RELION's window: job {job}, binning factor {binning}, box size "
+            f"{PADDED * side}, cropped box size {side} ({pixel:g} A a pixel); or in the project folder, as here.{note}",
+            commands=(
+                _line(
+                    *("relion_tomo_subtomo", *given, "--o", "Extract/cetpick/"),
+                    *("--b", PADDED * side, "--crop", side, "--bin", binning, "--stack2d"),
+                ),
+            ),
+        )
+    side = box_side(diameter, first.grid.voxel_size)
+    target = output / "relion5.star"
+    return NextStep(
+        program="RELION 5",
+        text="Import: these picks are in voxels of the tomograms, RELION 5 counts from their centre; TOMOGRAMS.star is "
+        "that of its job 'Reconstruct tomograms', with the same tomogram names. Extract: BIN is the voxel size "
+        f"{first.grid.voxel_size:g} A over the pixel size of the tilt series.{note}",
+        commands=(
+            _line("cetpick", "convert", output / "particles.star", target, "--format", "relion5")
+            + " --tomograms-star TOMOGRAMS.star",
+            _line("relion_tomo_subtomo", "--p", target)
+            + f" --t TOMOGRAMS.star --o Extract/cetpick/ --b {PADDED * side} --crop {side} --bin BIN --stack2d",
+        ),
+    )
+
+
+def _naming(infos: Sequence[TomogramInfo]) -> list[object]:
+    """Options of `convert` that name the tomograms, when that is short."""
+    stars = dict.fromkeys(info.relion.star if info.relion else None for info in infos)
+    given: list[Path] = []
+    if None not in stars:
+        given = [star for star in stars if star is not None]
+    elif len(infos) <= MOST_NAMED:
+        given = [info.path for info in infos]
+    return [word for path in given for word in ("--tomogram", path)]
+
+
+def _line(*words: object) -> str:
+    return shlex.join(map(str, words))
+
+
+def _quoted(path: Path) -> str:
+    """A path as ChimeraX reads it."""
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+def _matlab(path: Path) -> str:
+    """A path as MATLAB's commands read it."""
+    return f"'{path}'" if " " in str(path) else str(path)

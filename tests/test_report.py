@@ -1,0 +1,360 @@
+"""The report: its numbers are those of the records and of `repick`, its pictures are of the tomogram."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+import cetpick.workflows.pick as pick_workflow
+import cetpick.workflows.report as workflow
+from cetpick.checkpoint import save_model
+from cetpick.config import ModelSettings, ParticleClass
+from cetpick.io.mrc import write_mrc
+from cetpick.networks.build import build_network
+from cetpick.preprocess import Exclusions, Prepared
+from cetpick.records import Grid, RelionTomogram, TomogramInfo
+from cetpick.report import views
+from cetpick.report.handover import box_side, next_steps
+from tests.conftest import Run
+
+NAMES = ("a", "b", "c")
+DIAMETER = 60.0
+SHAPE = (20, 48, 52)
+
+
+def found(seed: int, count: int = 120) -> pd.DataFrame:
+    """Candidates of any scores, by falling score."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.uniform(0, 1, (count, 3)) * SHAPE[::-1] - 0.5, columns=["x", "y", "z"])
+    table["score"] = np.sort(rng.beta(0.4, 0.6, count))[::-1]
+    table["class"] = "particle"
+    return table
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tomograms of noise, and a model whose scores are taken for probabilities."""
+    folder = tmp_path_factory.mktemp("source")
+    for seed, name in enumerate(NAMES):
+        data = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+        write_mrc(folder / f"{name}.mrc", data, voxel_size=10.0)
+    settings = ModelSettings(
+        classes=(ParticleClass(diameter=DIAMETER),), voxel_size=(20, 10, 10), calibration=((-1.0, -1.0), (1.0, 1.0))
+    )
+    save_model(folder / "m.safetensors", build_network(settings, seed=0), settings)
+    return folder
+
+
+@pytest.fixture
+def data(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy as the current folder, in which picking finds what `found` says."""
+    shutil.copytree(source, tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    seeds = iter(range(100))
+    monkeypatch.setattr(pick_workflow, "find_candidates", lambda *_, **__: found(next(seeds)))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def pick(cetpick: Run, data: Path) -> Run:
+    def pick(*more: object, tomograms: tuple[str, ...] = tuple(f"{name}.mrc" for name in NAMES)) -> Any:
+        code, out, err = cetpick("pick", *tomograms, "-m", "m.safetensors", "-o", "out", *more)
+        assert code == 0, err
+        return code, out, err
+
+    return pick
+
+
+def page() -> tuple[str, dict[str, Any]]:
+    """The report, and what its script reads."""
+    text = Path("out/report.html").read_text(encoding="utf-8")
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert match
+    return text, json.loads(match[1])
+
+
+def run_json() -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(Path("out/run.json").read_text())
+    return values
+
+
+def peak(image: np.ndarray) -> np.ndarray:
+    """Row and column of the brightest place; single pixels are cut off at white."""
+    smooth = ndimage.gaussian_filter(image.astype(float), 4)
+    return np.array(np.unravel_index(smooth.argmax(), smooth.shape))
+
+
+def picture(uri: str) -> np.ndarray:
+    """The pixels of a data URI."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_one_file_tells_what_the_records_tell(pick: Run) -> None:
+    _, out, _ = pick()
+    assert out.splitlines()[-1] == "results: out/particles.star, out/run.json, out/report.html"
+    text, values = page()
+    record = run_json()
+    assert "out/report.html" in record["outputs"]
+    assert [tomogram["name"] for tomogram in values["tomograms"]] == list(NAMES)
+    for tomogram in values["tomograms"]:
+        note = record["tomograms"][tomogram["name"]]
+        told = {key: note[key] for key in ("size", "picks", "candidates")}
+        assert {key: tomogram[key] for key in told} == told
+        assert (tomogram["lowest"], tomogram["voxel"]) == (note["threshold"], note["voxel_size"])
+        assert tomogram["everything"] == note["expected_particles"]
+        assert tomogram["particles"] / tomogram["picks"] == pytest.approx(note["expected_precision"], abs=1e-3)
+        assert sum(tomogram["histogram"]) == note["candidates"]
+        assert f"<td>{note['picks']}</td>" in text
+        assert f"<td>{note['expected_recall']:.0%}</td>" in text
+        assert tomogram["view"]["planes"].keys() == {"xy", "xz", "yz"}
+    # nothing is fetched: pictures are in it, styles and script too, and the browser is told to load nothing else
+    assert "default-src 'none'; img-src data:;" in text
+    assert not re.findall("<link|<iframe|<script src|<img|@import|url[(]", text)
+    assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert len(text) < 15e6 / 50 * len(NAMES)
+
+
+@pytest.mark.parametrize("options", [(), ("--top", 40), ("--separation", 1.5, "--top", 30)])
+def test_the_slider_tells_what_repick_gives(pick: Run, cetpick: Run, options: tuple[object, ...]) -> None:
+    pick()
+    if options:
+        assert cetpick("repick", "out", *options)[0] == 0
+    _, values = page()
+    command, kept = values["repick"]
+    assert command == "cetpick repick out"
+    assert set(kept.split()) == set(map(str, options))
+    for step in (0, 13, 50, 77, 100):
+        assert cetpick("repick", "out", "--threshold", f"{step / 100:.2f}", *kept.split(), "--no-report")[0] == 0
+        notes = run_json()["tomograms"]
+        for tomogram in values["tomograms"]:
+            note = notes[tomogram["name"]]
+            assert tomogram["counts"][step] == note["picks"]
+            if note["picks"]:
+                precision = tomogram["sums"][step] / tomogram["counts"][step]
+                assert precision == pytest.approx(note["expected_precision"], abs=1e-3)
+    assert not Path("out/report.html").exists()
+
+
+def test_points_of_the_page_are_the_candidates(pick: Run) -> None:
+    pick(tomograms=("b.mrc",))
+    _, values = page()
+    (tomogram,) = values["tomograms"]
+    packed = base64.b64decode(tomogram["view"]["points"])
+    count = len(packed) // 7
+    xyz = np.frombuffer(packed[: 6 * count], "<u2").reshape(-1, 3) / 65535 * tomogram["size"] - 0.5
+    scores = np.frombuffer(packed[6 * count :], np.uint8) / 255
+    expected = found(0)
+    np.testing.assert_allclose(xyz, expected[["x", "y", "z"]], atol=1e-3)
+    np.testing.assert_allclose(scores, expected["score"], atol=1 / 500)
+    held = tomogram["view"]["thumbs"]["of"]
+    assert held == sorted(set(held))
+    cut = tomogram["picks"]
+    assert {0, 1, cut // 2, cut - 1, cut} <= set(held)
+
+
+def test_names_from_files_are_no_html(pick: Run) -> None:
+    name = "<svg&onload=alert(1)>"
+    Path("a.mrc").rename(f"{name}.mrc")
+    pick(tomograms=(f"{name}.mrc",))
+    text, values = page()
+    assert values["tomograms"][0]["name"] == name
+    assert name not in text
+    assert "&lt;svg&amp;onload=alert(1)&gt;" in text
+
+
+def test_pictures_are_kept_and_drawn_again(pick: Run, cetpick: Run) -> None:
+    pick()
+    before = page()[1]
+    for name in NAMES:
+        Path(f"{name}.mrc").rename(f"{name}.away")
+    assert cetpick("repick", "out", "--threshold", 0.3)[0] == 0  # needs no tomogram
+    after = page()[1]
+    assert after["threshold"] == 0.3
+    assert [t["view"]["planes"] for t in after["tomograms"]] == [t["view"]["planes"] for t in before["tomograms"]]
+    shutil.rmtree("out/views")
+    assert cetpick("repick", "out", "--threshold", 0.5)[0] == 0
+    assert [tomogram["view"] for tomogram in page()[1]["tomograms"]] == [None] * 3
+    assert "Pictures of 0 of 3 tomograms; the others have none. `cetpick report out` draws" in page()[0]
+    Path("b.away").rename("b.mrc")
+    write_mrc(Path("c.mrc"), np.ones(SHAPE, np.float32), voxel_size=10.0)  # another one of this name
+    code, out, err = cetpick("report", "out")
+    assert code == 0
+    assert "drew b" in err
+    assert "no pictures of a: " in err
+    assert "no pictures of c: " in err
+    assert out.splitlines()[-1] == "results: out/report.html: 3 tomograms, pictures of 1"
+    redrawn = page()[1]["tomograms"]
+    assert [tomogram["view"] is not None for tomogram in redrawn] == [False, True, False]
+    assert redrawn[1]["view"]["planes"] == before["tomograms"][1]["view"]["planes"]
+    assert [tomogram["counts"] for tomogram in redrawn] == [tomogram["counts"] for tomogram in before["tomograms"]]
+
+
+def test_pictures_of_other_candidates_are_not_used(pick: Run) -> None:
+    pick()
+    stale = json.loads(Path("out/views/a.json").read_text())
+    Path("out/views/a.json").write_text(json.dumps(stale | {"candidates": "0" * 64}))
+    pick()
+    assert [tomogram["view"] is not None for tomogram in page()[1]["tomograms"]] == [False, True, True]
+
+
+def test_no_report(pick: Run, cetpick: Run) -> None:
+    pick("--no-report")
+    assert not Path("out/report.html").exists()
+    assert not Path("out/views").exists()
+    assert cetpick("report", "out")[0] == 0
+    assert all(tomogram["view"] for tomogram in page()[1]["tomograms"])
+    assert cetpick("collect", "out", "--no-report")[0] == 0
+    assert not Path("out/report.html").exists()  # an old one would tell of other results
+
+
+def test_shards_contribute(pick: Run, cetpick: Run) -> None:
+    pick("--shard", "1/2")
+    pick("--shard", "2/2")
+    assert cetpick("report", "out")[0] == 2
+    code, out, _ = cetpick("collect", "out")
+    assert (code, out.splitlines()[-1]) == (0, "results: out/particles.star, out/run.json, out/report.html")
+    assert all(tomogram["view"] for tomogram in page()[1]["tomograms"])
+
+
+@pytest.mark.parametrize("broken", ["make_view", "write_page"])
+def test_a_report_that_fails_loses_no_picks(pick: Run, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("drawing went wrong")
+
+    monkeypatch.setattr(workflow, broken, fail)
+    _, _, err = pick()
+    assert "not made, the picks are complete: RuntimeError: drawing went wrong" in err
+    record = run_json()
+    assert len(record["tomograms"]) == 3
+    assert any("drawing went wrong" in text for text in record["warnings"])
+    assert Path("out/report.html").exists() == (broken == "make_view")
+    assert ("out/report.html" in record["outputs"]) == (broken == "make_view")
+
+
+def test_report_of_no_results_is_an_error(cetpick: Run, tmp_path: Path) -> None:
+    code, _, err = cetpick("report", tmp_path)
+    assert code == 2
+    assert "holds no complete results of cetpick pick" in err
+
+
+def prepared(volume: np.ndarray, voxel_size: tuple[float, float, float] = (10.0, 10.0, 10.0)) -> Prepared:
+    exclusions = Exclusions(not_finite=0, padding=0, total=volume.size)
+    return Prepared(volume=volume.astype(np.float32), valid=None, voxel_size=voxel_size, exclusions=exclusions)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_slices_average_and_contrast(sign: int) -> None:
+    """A ball on noise at x, y, z = 70, 20, 9 of a volume that was stored in voxels of 5 and is worked on in 10 A."""
+    rng = np.random.default_rng(0)
+    z, y, x = np.mgrid[:24, :60, :100]
+    ball = (x - 70) ** 2 + (y - 20) ** 2 + (z - 9) ** 2 < 9
+    volume = rng.normal(0, 0.3, ball.shape) + 6 * sign * ball
+    grid = Grid(shape=(48, 120, 200), voxel_size=5.0)
+    point = (np.array([[70.0, 20.0, 9.0]]) + 0.5) * 2 - 0.5
+    view = views.make_view(prepared(volume), point, np.array([0.9]), grid, diameter=60.0, picks=1)
+    plane = view["planes"]["xy"]
+    best = int(np.abs(np.array(plane["at"]) - point[0, 2]).argmin())
+    image = picture(plane["slices"][best]).astype(float) * sign
+    height, width = image.shape
+    assert width <= views.SIDE
+    assert height == pytest.approx(0.6 * width, abs=1)
+    row, column = peak(image)
+    assert column == pytest.approx(70.5 / 100 * width, abs=6)
+    assert row == pytest.approx(height * (1 - 20.5 / 60), abs=6)  # y points upwards
+    image = picture(view["planes"]["xz"]["slices"][2]).astype(float) * sign
+    row, _ = peak(image)
+    assert row == pytest.approx(image.shape[0] * (1 - 9.5 / 24), abs=8)
+    assert view["contrast"] * sign == pytest.approx(6, abs=0.6)
+    profile = np.array(view["average"]["profile"])
+    assert profile[0, 1] * sign > 5
+    assert np.abs(profile[profile[:, 0] > 45, 1]).max() < 0.3
+    for uri in view["average"]["pictures"]:
+        average = picture(uri).astype(float) * sign
+        assert np.abs(peak(average) - 19.5).max() <= 2
+    assert picture(view["thumbs"]["picture"]).shape == (views.THUMB, views.THUMB * views.ROW)
+
+
+def test_slices_of_noise_keep_to_their_size() -> None:
+    volume = np.random.default_rng(0).normal(size=(60, 300, 300))
+    grid = Grid(shape=volume.shape, voxel_size=10.0)
+    none = np.zeros((0, 3))
+    view = views.make_view(prepared(volume), none, np.zeros(0), grid, diameter=30.0, picks=0)
+    assert sum(len(uri) for plane in view["planes"].values() for uri in plane["slices"]) <= views.MOST_BYTES
+    assert [len(plane["slices"]) for plane in view["planes"].values()] == [14, 7, 7]
+    assert (view["thumbs"], view["average"], view["contrast"]) == (None, None, None)
+
+
+def test_outliers() -> None:
+    values = {f"t{i}": 5.0 + 0.1 * i for i in range(9)} | {"few": 1.0, "many": 9.0, "none": float("nan")}
+    assert workflow.outliers(values, least=0.1) == {"few": "low", "many": "high"}
+    assert workflow.outliers({"a": 1, "b": 1, "c": 1, "d": 1, "e": 1.2}, least=0.1) == {}
+    assert workflow.outliers({"a": 1, "b": 1, "c": 9}, least=0.1) == {}
+
+
+def test_a_large_data_set_shows_some_of_its_tomograms(pick: Run) -> None:
+    pick(tomograms=("a.mrc",))
+    record = workflow.complete_record(Path("out"), "a", workflow.read_run(Path("out/run.json")).plan)  # type: ignore[union-attr]
+    assert record is not None
+    records = [
+        replace(record, info=replace(record.info, name=f"t{i:03}"), picks=100, particles=float((i * 37) % 100))
+        for i in range(400)
+    ]
+    chosen = workflow.chosen_tomograms(records, ["t123", "t321"], most=50)
+    assert len(chosen) == 50
+    assert chosen == sorted(chosen)
+    assert {"t123", "t321", "t000", "t399"} <= set(chosen)
+    assert {record.info.name for record in records if record.particles == 99} & set(chosen)
+    assert workflow.chosen_tomograms(records[:50], [], most=50) == [f"t{i:03}" for i in range(50)]
+
+
+def info(name: str, voxel_size: float, relion: RelionTomogram | None = None) -> TomogramInfo:
+    return TomogramInfo(
+        name=name, path=Path(f"tomos/{name}.mrc"), grid=Grid(shape=(9, 9, 9), voxel_size=voxel_size), relion=relion
+    )
+
+
+def test_next_steps_of_files() -> None:
+    steps = {
+        step.program: step for step in next_steps(Path("my out"), [info("t", 10.5)], star="relion31", diameter=250)
+    }
+    assert list(steps) == ["RELION 5", "Warp", "Dynamo", "IMOD", "ChimeraX with ArtiaX"]
+    side = box_side(250, 10.5)
+    assert side == 40  # 1.5 diameters are 35.7 voxels
+    convert, extract = steps["RELION 5"].commands
+    assert convert == (
+        "cetpick convert 'my out/particles.star' 'my out/relion5.star' --format relion5 --tomograms-star TOMOGRAMS.star"
+    )
+    assert f"--b {2 * side} --crop {side} --bin BIN" in extract
+    assert "--coords_angpix 10.5" in steps["Warp"].commands[1]
+    assert f"--output_angpix 10.5 --box {side} --diameter 250" in steps["Warp"].commands[1]
+    assert steps["Dynamo"].commands[1] == f"dtcrop 'my out/dynamo.doc' 'my out/dynamo.tbl' cetpickData {side}"
+    assert steps["IMOD"].commands == ("3dmod tomos/t.mrc 'my out/t.mod'",)
+    assert "artiax particles #1.2.1 originScaleFactor 10.5" in steps["ChimeraX with ArtiaX"].commands
+    assert 'open "my out/t.coords" format coords' in steps["ChimeraX with ArtiaX"].commands
+
+
+def test_next_steps_of_a_relion_project() -> None:
+    relion = RelionTomogram(name="t", pixel_size=1.5, binning=8.1, size=(9, 9, 9), star=Path("T/job007/tomograms.star"))
+    given = {"particles": "External/job009/particles.star", "tomograms": "T/job007/tomograms.star"}
+    infos = [info("t", 12.15, relion), info("u", 12.15, relion)]
+    step, warp, *_ = next_steps(Path("out"), infos, star="relion5", diameter=250, optimisation_set=given)
+    side = box_side(250, 12)
+    assert step.commands == (
+        "relion_tomo_subtomo --i External/job009/optimisation_set.star --o Extract/cetpick/ "
+        f"--b {2 * side} --crop {side} --bin 8 --stack2d",
+    )
+    assert "(12 A a pixel)" in step.text
+    assert "--tomogram T/job007/tomograms.star" in warp.commands[0]
+    assert "differ" not in warp.text
+    mixed = next_steps(Path("out"), [info("t", 10), info("u", 12)], star="relion31", diameter=250)
+    assert "Voxel sizes differ (10 to 12 A); the numbers are those of t." in mixed[1].text
