@@ -116,8 +116,8 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
 def choose_threshold(probabilities: ArrayLike) -> float:
     """EVEN, so that a pick is more probably a particle than not.
 
-    Where fewer than a quarter of the expected particles were picked so, it is the cut of the largest expected F1 score: of k
-    picks, the sum of their probabilities is expected to be particles, of as many as the sum of all is.
+    Where fewer than a quarter of the expected particles were picked so, it is the cut of the largest expected F1 score:
+    of k picks, the sum of their probabilities is expected to be particles, of as many as the sum of all is.
 
     Args:
         probabilities: (m,) of all unlabelled candidates to be a particle.

@@ -106,7 +106,8 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run, widt
     caption = "document.querySelector('#slices figcaption').textContent"
     first = browser.js(caption)
     browser.js(
-        "(() => { const s = document.querySelector('#slices input'); s.value = 0; s.dispatchEvent(new Event('input')); })()"
+        "(() => { const s = document.querySelector('#slices input');"
+        " s.value = 0; s.dispatchEvent(new Event('input')); })()"
     )
     browser.settle()
     assert browser.js(caption) != first
