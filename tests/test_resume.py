@@ -105,7 +105,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
         checkpoint(tmp_path / "c").load()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_for_the_end_and_a_second_one_does_not(number: signal.Signals) -> None:
     def end(*_: object) -> None:
         raise StoppedError

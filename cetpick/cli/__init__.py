@@ -73,6 +73,9 @@ def main() -> None:
     # read when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
+    # a terminal that is closed; as process 1 of a container nothing else would end cetpick. nohup has it ignored
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", CetpickWarning)
     try:
