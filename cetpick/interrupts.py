@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait until what must stay whole is done."""
+"""Ctrl-C, SIGTERM and SIGHUP wait until what must stay whole is done."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HELD = (signal.SIGINT, signal.SIGTERM)
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def held_signals() -> Iterator[list[int]]:
-    """Hold back Ctrl-C and SIGTERM during the body, yield the list of those that came, and deliver them after it.
+    """Hold back Ctrl-C, SIGTERM and SIGHUP during the body, yield those that came, and deliver them after it.
 
     A second Ctrl-C interrupts the body at once. SIGTERM may come twice for one end: Slurm sends it to a batch script,
     which passes it on, and to all that the script has started. Signals that are ignored stay so; outside of the main

@@ -108,7 +108,8 @@ lead_output() { # PATH that may not be there yet: show the folder that is there,
 
 find_binds() { # ARGUMENTS of cetpick: sets `binds`
     local word value option='' path convert_to=
-    local -a more
+    local -a inputs
+    IFS=: read -ra inputs <<<"${CETPICK_MOUNTS:-}"
     [[ ${1-} != convert ]] || convert_to=new
     [[ " $* " != ' convert '*' --overwrite '* ]] || convert_to=any
     for word; do
@@ -121,13 +122,12 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
         if [[ $option =~ ^(-o|--o|--output)$ || $convert_to == any || ($convert_to == new && ! -e $path) ]]; then
             lead_output "$value"
         else
-            lead ro "$value"
+            inputs+=("$value")
             [[ $value != *.star ]] || lead_star "$value"
         fi
         option=$word
     done
-    IFS=: read -ra more <<<"${CETPICK_MOUNTS:-}"
-    lead ro "${more[@]}"
+    lead ro "${inputs[@]}"
     mounts["$here"]=rw
     while IFS= read -r path; do
         if [[ $path == *[:,]* ]]; then

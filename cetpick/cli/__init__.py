@@ -66,8 +66,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 
 
 def _terminate(*_: object) -> None:
-    """Leave as after an exception, so that nothing is left half-written; a second SIGTERM does not cut that short."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave as after an exception, so that nothing is left half-written; a second signal does not cut that short."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(TERMINATED)
 
 
@@ -77,6 +78,9 @@ def main() -> None:
     # read when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
+    # a terminal that is closed; as process 1 of a container nothing else would end cetpick. nohup has it ignored
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", CetpickWarning)
     try:
