@@ -10,7 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cetpick import __version__
 from cetpick.io.atomic import replacing
 from cetpick.report.handover import NextStep
 
@@ -150,6 +149,7 @@ class Page:
         warnings: of the run.
         failures: what could not be picked, or is missing.
         note: what is left out of the report, None when nothing is.
+        version: of cetpick.
     """
 
     title: str
@@ -158,6 +158,7 @@ class Page:
     diameter: float
     threshold: float
     repick: tuple[str, str]
+    version: str
     facts: Mapping[str, str]
     curve: Sequence[Mapping[str, Any]]
     sections: Sequence[Section]
@@ -165,7 +166,6 @@ class Page:
     warnings: Sequence[str] = ()
     failures: Sequence[str] = ()
     note: str | None = None
-    version: str = field(default=__version__)
 
 
 def write_page(path: Path, page: Page) -> None:

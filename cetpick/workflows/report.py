@@ -252,6 +252,7 @@ class _Reporter:
                 diameter=self._model.diameter,
                 threshold=cut.threshold,
                 repick=(shlex.join(["cetpick", "repick", str(self._output)]), shlex.join(kept)),
+                version=str(self._values["cetpick"]),
                 facts=self._facts(),
                 curve=self._curve(),
                 sections=sections,
