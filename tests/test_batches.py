@@ -77,8 +77,8 @@ def pick(cetpick: Run, data: Path, scores: pd.Series) -> Run:
 
 
 def contents(output: Path | str, *left_out: str) -> dict[str, bytes]:
-    """What the files of a folder hold, but for the records, which tell times."""
-    paths = [path for path in Path(output).rglob("*") if path.is_file() and path.suffix != ".json"]
+    """What the files of a folder hold, but for the records and the report, which tell times."""
+    paths = [path for path in Path(output).rglob("*") if path.is_file() and path.suffix not in (".json", ".html")]
     return {str(path.relative_to(output)): path.read_bytes() for path in paths if path.stem not in left_out}
 
 
@@ -174,7 +174,7 @@ def test_results_of_something_else_are_refused(pick: Run, source: Path) -> None:
         assert "--overwrite" in err or "-o" in err
         assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
 
-    refused("particles.star, run.json: made with another model, SHA-256 ", model="m1")
+    refused("particles.star, report.html, run.json: made with another model, SHA-256 ", model="m1")
     refused("records/b.json: made with another model", model="m1")
     refused("found: a, b, c", tomograms=("d",))
     shutil.move("a.mrc", "kept.mrc")
@@ -235,7 +235,7 @@ def test_shards_make_what_one_run_makes(pick: Run, cetpick: Run, tmp_path: Path)
     assert codes == [0, 0]
     assert sorted(path.name for path in Path("out").iterdir()) == [
         *("a.csv", "a.mod", "c.csv", "c.mod", "candidates", "d.csv", "d.mod", "records"),
-        *("run.1of3.json", "run.3of3.json"),
+        *("run.1of3.json", "run.3of3.json", "views"),
     ]
     code, out, err = cetpick("collect", "out")
     assert (code, err) == (1, "missing (shard 2/3 has not begun): b\n")

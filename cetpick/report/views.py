@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ FORMAT = 1
 """Of a view; one of another format is not used."""
 SIDE = 288
 """Pixels along the longer side of a slice."""
-SLICES = {"xy": 14, "xz": 7, "yz": 7}
+SLICES = {"xy": 12, "xz": 6, "yz": 6}
 """How many slices of each plane, evenly over the tomogram."""
 THUMB, THUMB_BOX, THUMB_DEPTH = 40, 1.5, 0.8
 """Pixels and diameters along the side of a sub-volume of the gallery, and how thick it is along z, in diameters."""
@@ -40,9 +40,9 @@ MOST_AVERAGED = 100
 """Candidates in the average, the best ones."""
 CORE, SHELL = 0.35, (0.8, 1.2)
 """Radius of the middle of a particle, and of the shell around it that its contrast is measured against, diameters."""
-QUALITIES = ((1, 75), (1, 60), (1, 45), (1, 30), (0.7, 45), (0.7, 30), (0.5, 30), (0.3, 30))
+QUALITIES = ((1, 75), (1, 60), (1, 45), (0.85, 45), (0.85, 30), (0.7, 30), (0.55, 30), (0.4, 30), (0.25, 30))
 """Share of SIDE, and quality of JPEG: the first one at which the slices of a tomogram need no more than MOST_BYTES."""
-MOST_BYTES = 160_000
+MOST_BYTES = 195_000
 
 
 def make_view(
@@ -63,7 +63,7 @@ def make_view(
         its picture, all with the vertical axis upwards; `thumbs`: one picture of all sub-volumes, projected along z,
         and which candidates they are; `average`: of the best candidates, three central slices, and its radial profile
         in angstrom and standard deviations of the tomogram's grey values; `contrast` of its middle against the shell
-        around it in the same unit, None without candidates; `skewness` of the grey values.
+        around it in the same unit, None without candidates.
     """
     sizes = np.array(prepared.voxel_size)
     centres = (xyz[:, ::-1] + 0.5) * (grid.voxel_size / sizes) - 0.5
@@ -71,7 +71,6 @@ def make_view(
         "format": FORMAT,
         "planes": _planes(prepared.volume, sizes, grid, diameter),
         "thumbs": _thumbs(prepared.volume, centres, shown_candidates(scores, picks), sizes, diameter),
-        "skewness": round(prepared.skewness, 4),
     }
     return view | _average(prepared.volume, centres[: min(max(picks, ROW), MOST_AVERAGED)], sizes, diameter)
 
@@ -98,6 +97,7 @@ def _planes(volume: Floats, sizes: NDArray[np.float64], grid: Grid, diameter: fl
     """Slices of the three planes, at the best quality that MOST_BYTES allows."""
     planes: dict[str, Any] = {}
     greys: dict[str, list[NDArray[np.uint8]]] = {}
+    coded: dict[str, list[str]] = {}
     for plane in PLANES:
         name = AXES[plane[0]] + AXES[plane[1]]
         (axis,) = {0, 1, 2} - {*plane}
@@ -117,17 +117,31 @@ def _planes(volume: Floats, sizes: NDArray[np.float64], grid: Grid, diameter: fl
             "at": places,
             "thickness": round(thickness * float(sizes[working]) / grid.voxel_size, 2),
         }
+    middles = {name: images[len(images) // 2 :][:1] for name, images in greys.items()}
     for share, quality in QUALITIES:
-        coded = {}
-        for plane in PLANES:
-            width, height = (max(1, round(share * SIDE * grid.size[axis] / max(grid.size))) for axis in plane)
-            name = AXES[plane[0]] + AXES[plane[1]]
-            coded[name] = [_jpeg(_picture(image, (width, height)), quality) for image in greys[name]]
-        if sum(len(code) for codes in coded.values() for code in codes) <= MOST_BYTES:
-            break
+        # the middle slices tell how large all will be, so that most qualities are not tried on all of them
+        likely = sum(
+            len(code) * len(greys[name]) for name, (code,) in _coded_slices(middles, grid, share, quality).items()
+        )
+        if likely <= MOST_BYTES:
+            coded = _coded_slices(greys, grid, share, quality)
+            if sum(len(code) for codes in coded.values() for code in codes) <= MOST_BYTES:
+                break
     for name, codes in coded.items():
         planes[name]["slices"] = codes
     return planes
+
+
+def _coded_slices(
+    greys: Mapping[str, Sequence[NDArray[np.uint8]]], grid: Grid, share: float, quality: int
+) -> dict[str, list[str]]:
+    """Slices of each plane as JPEG, all on one scale whose longest side has `share` of SIDE pixels."""
+    coded = {}
+    for plane in PLANES:
+        width, height = (max(1, round(share * SIDE * grid.size[axis] / max(grid.size))) for axis in plane)
+        name = AXES[plane[0]] + AXES[plane[1]]
+        coded[name] = [_jpeg(_picture(image, (width, height)), quality) for image in greys[name]]
+    return coded
 
 
 def _thumbs(
