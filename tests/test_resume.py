@@ -105,7 +105,10 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
         checkpoint(tmp_path / "c").load()
 
 
-@pytest.mark.parametrize(("number", "waited"), [(signal.SIGINT, [1]), (signal.SIGTERM, [1, 2]), (signal.SIGHUP, [1, 2])])
+SIGNALS = [(signal.SIGINT, [1]), (signal.SIGTERM, [1, 2]), (signal.SIGHUP, [1, 2])]
+
+
+@pytest.mark.parametrize(("number", "waited"), SIGNALS)
 def test_a_signal_waits_for_the_end_and_a_second_ctrl_c_does_not(number: signal.Signals, waited: list[int]) -> None:
     def end(*_: object) -> None:
         raise StoppedError
