@@ -46,13 +46,16 @@ def results(tiny: TinySet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_outputs_agree_with_each_other(results: Path, tiny: TinySet) -> None:
     assert sorted(p.name for p in results.iterdir()) == [
         "candidates",
+        "expected_precision.csv",
         "model.run.json",
         "model.safetensors",
         "particles.star",
         "records",
+        "report.html",
         "run.json",
         "two.csv",
         "two.mod",
+        "views",
     ]
     table = pd.read_csv(results / "two.csv")
     assert list(table.columns)[:4] == ["x", "y", "z", "score"]

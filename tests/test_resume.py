@@ -20,7 +20,7 @@ from cetpick.training import TrainedModel, train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
-SMALL: dict[str, Any] = {"steps": 9, "crops": 4, "crop": (6, 32, 32), "count_hint": 12}
+SMALL: dict[str, Any] = {"steps": 15, "crops": 4, "crop": (6, 32, 32), "count_hint": 12}
 
 
 class StoppedError(Exception):
@@ -135,12 +135,12 @@ def test_a_signal_waits_for_the_end_and_a_second_ctrl_c_does_not(number: signal.
 
 def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from cetpick.cli import main; main()", "train", str(tiny.path("one"))]
-    command += ["--labels", str(tiny.labels), "-d", "160", "--count-hint", "12", "--steps", "24", "--threads", "1"]
+    command += ["--labels", str(tiny.labels), "-d", "160", "--count-hint", "12", "--steps", "25", "--threads", "1"]
     model, saved = tmp_path / "m.safetensors", tmp_path / "m.checkpoint"
     with subprocess.Popen([*command, "-o", str(model)], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         for line in running.stderr:
-            if line.startswith("scout 2 of 2: step 8"):
+            if line.startswith("scout 2 of 2: step 5"):
                 break
         running.send_signal(signal.SIGTERM)
         said = running.stderr.read()
