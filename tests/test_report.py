@@ -328,6 +328,23 @@ def test_fifty_tomograms_of_noise_stay_below_15_mb() -> None:
     assert len(render(made).encode()) < 15_000_000
 
 
+def test_unlike_tomograms_are_flagged(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six tomograms one has few candidates, and one no pick."""
+    tables = iter([found(0), found(1, 12), found(2), found(3).assign(score=0.1), found(4), found(5)])
+    monkeypatch.setattr(pick_workflow, "find_candidates", lambda *_, **__: next(tables))
+    for name in "def":
+        shutil.copy("a.mrc", f"{name}.mrc")
+    pick(tomograms=tuple(f"{name}.mrc" for name in "abcdef"))
+    text, values = page()
+    flags = {tomogram["name"]: tomogram["flags"] for tomogram in values["tomograms"]}
+    assert "low number of picks" in flags["b"]
+    assert {"low best score", "no picks"} <= set(flags["d"])
+    assert not any("number" in flag or "score" in flag for name in "acef" for flag in flags[name])
+    assert "<summary>Unlike the others: " in text
+    _, out, _ = cetpick("report", "out")
+    assert "unlike the others: b: low number of picks" in out
+
+
 def test_outliers() -> None:
     values = {f"t{i}": 5.0 + 0.1 * i for i in range(9)} | {"few": 1.0, "many": 9.0, "none": float("nan")}
     assert workflow.outliers(values, least=0.1) == {"few": "low", "many": "high"}

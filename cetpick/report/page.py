@@ -198,6 +198,7 @@ def render(page: Page) -> str:
         title=escape(page.title),
         summary=escape(f"{picks} picks in {len(page.sections)} tomograms: {page.told}."),
         problems=_messages("Not picked", page.failures, "bad") + _messages("Warnings", page.warnings, "warn"),
+        unlike=_unlike(page.sections),
         note=f'<p class="note">{escape(page.note)}</p>' if page.note else "",
         rows="\n".join(_row(number, section) for number, section in enumerate(page.sections)),
         facts="\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in page.facts.items()),
@@ -205,6 +206,27 @@ def render(page: Page) -> str:
         version=escape(page.version),
         hidden="" if page.calibrated else "hidden",
     )
+
+
+def _unlike(sections: Sequence[Section]) -> str:
+    """The flagged tomograms, so that they are seen without searching the table."""
+    flagged = [(number, section) for number, section in enumerate(sections) if section.flags]
+    if not flagged:
+        return ""
+    items = [f"<li>{_opener(number, section)} {_flags(section)}</li>" for number, section in flagged[:MOST_LISTED]]
+    if len(flagged) > MOST_LISTED:
+        items.append(f"<li>and {len(flagged) - MOST_LISTED} more, in the table</li>")
+    title = f"Unlike the others: {len(flagged)}"
+    return f'<details class="warn" open><summary>{title}</summary><ul>{"".join(items)}</ul></details>'
+
+
+def _opener(number: int, section: Section) -> str:
+    """A button that shows a tomogram."""
+    return f'<button type="button" class="link" data-open="{number}">{escape(section.name)}</button>'
+
+
+def _flags(section: Section) -> str:
+    return "".join(f'<span class="flag">{escape(flag)}</span>' for flag in section.flags)
 
 
 def _row(number: int, section: Section) -> str:
@@ -217,11 +239,8 @@ def _row(number: int, section: Section) -> str:
         _percent(note.get("expected_recall")),
         f"{note['threshold']:.3f}",
     ]
-    flags = "".join(f'<span class="flag">{escape(flag)}</span>' for flag in section.flags)
-    name = escape(section.name)
-    button = f'<button type="button" class="link" data-open="{number}">{name}</button>'
     numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr data-row="{number}"><th scope="row">{button} {flags}</th>{numbers}</tr>'
+    return f'<tr data-row="{number}"><th scope="row">{_opener(number, section)} {_flags(section)}</th>{numbers}</tr>'
 
 
 def _percent(value: float | None) -> str:

@@ -325,6 +325,8 @@ class _Reporter:
         """What is unlike the other tomograms, in words, by tomogram."""
         records = {record.info.name: record for record in self._records}
         found: dict[str, list[str]] = {}
+        known = {name: value for name, value in contrasts.items() if value is not None}
+        sign = float(np.sign(np.median(list(known.values())))) if known else 1.0  # of dark, or of bright particles
         compared: list[tuple[str, dict[str, float], float]] = [
             ("number of picks", {name: float(np.log1p(record.picks)) for name, record in records.items()}, 0.1),
             (
@@ -333,7 +335,7 @@ class _Reporter:
                 0.02,
             ),
             ("best score", {n: r.best_score for n, r in records.items() if r.best_score is not None}, 0.02),
-            ("contrast", {name: value for name, value in contrasts.items() if value is not None}, 0.05),
+            ("contrast", {name: sign * value for name, value in known.items()}, 0.05),
         ]
         for what, values, least in compared:
             for name, side in outliers(values, least=least).items():

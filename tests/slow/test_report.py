@@ -132,7 +132,7 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert text(browser, "picks") == str(picks)
 
     # other tomograms: one by its row, one without pictures by the arrow
-    browser.js("document.querySelectorAll('[data-open]')[1].click()")
+    browser.js("document.querySelectorAll('#table [data-open]')[1].click()")
     assert text(browser, "viewed") == "<b>&quot"
     browser.js("document.getElementById('next').click()")
     browser.settle()
