@@ -161,7 +161,7 @@ def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp
     assert "of another training" in other.stderr
     assert again("--resume").returncode == 0
     record = json.loads((tmp_path / "m.run.json").read_text())
-    assert record["training"]["resumed"]["scout 2 of 2"] == 8
+    assert record["training"]["resumed"]["scout 2 of 2"] == 5
     assert not saved.exists()
     assert again(output=tmp_path / "undisturbed.safetensors").returncode == 0
     assert model.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
