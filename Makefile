@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers, shell scripts, Dockerfile
 test: lint  ## All quick tests, with a CPU alone in minutes.
 	$(BIN)/pytest
 
-test-slow: $(VENV)/.installed-dev  ## Tests with RELION, Slurm, podman, of Debian's archive (as root), and Scipion, of PyPI.
+test-slow: $(VENV)/.installed-dev  ## Tests with RELION, Slurm, podman, Chromium, of Debian's archive (as root), and Scipion, of PyPI.
 	PYTHON=$(PYTHON) tests/slow/install.sh
 	$(BIN)/pytest -m slow
 
