@@ -226,7 +226,7 @@ def test_the_wrapper_shows_what_links_and_star_files_lead_to(
     run = wrapped(podman.docker, "pick", *arguments, cwd=work)
     told, _ = run.communicate()
     assert run.returncode == 0, told
-    assert {path.name for path in output.glob("*.csv")} == {"link.csv", "listed.csv"}
+    assert {path.name for path in output.glob("*.csv")} == {"link.csv", "listed.csv", "expected_precision.csv"}
     record = json.loads((output / "run.json").read_text())
     assert all((work / path).exists() for path in record["inputs"])
     assert "/data" not in (output / "particles.star").read_text()
