@@ -29,8 +29,10 @@ ENGINE = """\
 # In the place of docker: runs what a container would, if the container saw the files.
 import os, sys
 words = sys.argv[1:]
+if words[0] in ("--version", "info"):
+    sys.exit(print("Docker version 28.2.2" if words[0] == "--version" else ""))
 volumes = [words[i + 1].split(":")[0] for i, word in enumerate(words) if word == "--volume"]
-arguments = words[words.index("an-image") + 1:]
+arguments = words[words.index("cetpick", words.index("an-image")) + 1:]
 for word in filter(os.path.exists, arguments):
     for path in (os.path.abspath(word), os.path.realpath(word)):
         if not any(path.startswith(volume + "/") for volume in volumes):
