@@ -169,7 +169,7 @@ def test_an_array_is_complete_and_nothing_is_there_twice(work: Path, run: Run, c
 
     cetpick("pick", *TOMOGRAMS, "--model", "picks/model.safetensors", "--device", "cpu", "-o", "whole", "--top", 40)
     for path in Path("whole").rglob("*"):
-        if path.is_file() and path.suffix != ".json":
+        if path.is_file() and path.suffix not in (".json", ".html"):  # these tell times
             assert path.read_bytes() == (Path("picks") / path.relative_to("whole")).read_bytes()
     named = list(read_star("picks/particles.star")[""]["rlnMicrographName"])
     counts = [len(read_table(Path("picks", f"{Path(name).stem}.csv"))) for name in TOMOGRAMS]
