@@ -15,8 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, logit
-from scipy.stats import norm
+from scipy.special import gammaln, logit, ndtri
 
 from cetpick.calibration import COUNT_QUANTILES, Count
 
@@ -132,7 +131,7 @@ def _fit(values: Floats, mode: float, number: float, tail: bool) -> _Fit:
     background, scale, steepness = others - tails, 1.5 * float(np.median(height)), 1.0
     previous = -np.inf
     for _ in range(STEPS):
-        of_particles = number * norm.pdf(values, middle, spread)
+        of_particles = number / spread * np.exp(-(((values - middle) / spread) ** 2) / 2) / np.sqrt(2 * np.pi)
         of_tail = tails / length * np.exp(-height / length)
         falling = np.exp(-((height / scale) ** steepness) - gammaln(1 / steepness))
         of_background = background * steepness / scale * falling
@@ -164,7 +163,7 @@ def _log_normal(prior: Count, candidates: int) -> tuple[float, float]:
     if prior.expected <= 0:
         return float(np.log(max(3.0, 0.02 * candidates))), NO_IDEA
     low, expected, high = (max(1.0, number) for number in prior)
-    width = norm.ppf(COUNT_QUANTILES[2]) - norm.ppf(COUNT_QUANTILES[0])
+    width = ndtri(COUNT_QUANTILES[2]) - ndtri(COUNT_QUANTILES[0])
     return float(np.log(expected)), max(LEAST_DOUBT, float(np.log(high / low) / width))
 
 

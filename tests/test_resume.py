@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cetpick import cli
 from cetpick.config import TrainSettings
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.interrupts import held_signals
@@ -165,3 +166,22 @@ def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp
     assert not saved.exists()
     assert again(output=tmp_path / "undisturbed.safetensors").returncode == 0
     assert model.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("ended", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)])
+def test_a_signal_while_a_compiled_module_is_loaded(
+    ended: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> None:
+        raise ImportError("initialization failed") from ended
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(cli, "app", load)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert left.value.code == code
+    assert capsys.readouterr().err in ("terminated\n", "stopped\n")

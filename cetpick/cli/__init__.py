@@ -88,6 +88,13 @@ def main() -> None:
     except CetpickError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        # a compiled module turns the exception of a signal that comes while it is loaded into this one
+        if not isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
+            raise
+        what, code = ("terminated", TERMINATED) if isinstance(error.__cause__, SystemExit) else ("stopped", STOPPED)
+        print(what, file=sys.stderr)
+        sys.exit(code)
     except (KeyboardInterrupt, SystemExit) as ended:
         # typer turns Ctrl-C into a silent exit with this code
         if isinstance(ended, SystemExit) and ended.code == TERMINATED:
