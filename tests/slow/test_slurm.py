@@ -161,7 +161,7 @@ def test_an_array_is_complete_and_nothing_is_there_twice(work: Path, run: Run, c
     wait_for(lambda: job(collecting)["JobState"] not in ("PENDING", "RUNNING"), seconds=1200)
     assert job(collecting)["ExitCode"] == "0:0", Path(f"cetpick-collect_{collecting}.log").read_text()
     for task in "14":
-        assert int(job(f"{array}_{task}")["Restarts"]) == 1
+        assert int(job(f"{array}_{task}")["Restarts"]) >= 1  # task 1 may have given way, too
         assert "1 of 2 tomograms done before" in log[task].read_text()
     told = [line.split()[2] for f in log.values() for line in f.read_text().splitlines() if " picked " in line]
     assert len(told) == len(set(told))
