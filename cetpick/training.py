@@ -194,7 +194,8 @@ def train(
         count, scatter = scouting.count, scouting.scatter
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
-            places = scouting.doubtful(count.expected - labels)
+            # rather too many than too few: a particle learned as background costs more than a look-alike spared
+            places = scouting.doubtful((count.expected * count.high) ** 0.5 - labels)
             examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
