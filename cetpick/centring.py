@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from cetpick.peaks import refine
+from cetpick.preprocess import Volume
 
 Floats = NDArray[np.float64]
-Volume = NDArray[np.float32]
 
 RADIUS = 0.6
 """Of the sphere that is compared, diameters: the particle and the dark or bright rim around it."""

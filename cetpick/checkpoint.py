@@ -41,5 +41,11 @@ def load_model(path: str | PathLike[str], device: torch.device) -> tuple[Default
         found = str(error).splitlines()[-1].strip()  # torch lists every tensor
         raise InputError("the weights do not fit the model's settings", file=path, found=found, cure=CURE) from None
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
-        raise InputError("the model's weights are not numbers", file=path, found="NaN or infinity", cure=CURE)
+        raise InputError(
+            "the model's weights are not numbers",
+            file=path,
+            expected="finite weights",
+            found="NaN or infinity",
+            cure=CURE,
+        )
     return network.to(device).eval(), settings

@@ -175,7 +175,8 @@ def recentre(
     if weight > 0:
         warnings.warn(
             f"labels lie beside the particles' centres as a network trained on the others sees them, typically by "
-            f"{scatter:.0%} of the diameter; {len(far)} of them were moved towards these centres for the training",
+            f"{scatter:.0%} of the diameter; {len(far)} of them were moved towards these centres for the training. "
+            "`cetpick check` draws them",
             CetpickWarning,
             stacklevel=3,
         )

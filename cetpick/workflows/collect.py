@@ -177,8 +177,8 @@ def _warn_of_empty(complete: Sequence[TomogramRecord], plan: Plan) -> None:
         if not record.picks:
             best = "there is none" if record.best_score is None else f"best score {record.best_score:.3g}"
             warnings.warn(
-                f"{record.info.path}: no candidate reaches the threshold {plan.cut.threshold:.3g} ({best}); is it "
-                "like the training tomogram? A lower --threshold gives the candidates",
+                f"{record.info.path}: no candidate is good enough for the {plan.cut.told} ({best}); is it like the "
+                "training tomogram? `cetpick repick` with a lower --threshold gives the candidates",
                 CetpickWarning,
                 stacklevel=3,
             )

@@ -15,7 +15,7 @@ from cetpick.io.coordinates import pair_labels
 from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
-from cetpick.io.tomograms import Listed, list_inputs
+from cetpick.io.tomograms import Listed, list_inputs, open_inputs
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 
 
@@ -42,9 +42,13 @@ def list_tomograms(paths: Sequence[Path], options: InputOptions) -> list[Listed]
     Raises:
         InputError: none is named, or two have one name.
     """
+    _require_some(paths)
+    return list_inputs(paths, which=options.which, names=options.names)
+
+
+def _require_some(paths: Sequence[Path]) -> None:
     if not paths:
         raise InputError("no tomogram given", cure="name one or more tomograms, or a tomograms.star")
-    return list_inputs(paths, which=options.which, names=options.names)
 
 
 def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[TomogramInfo], list[CetpickError]]:
@@ -53,13 +57,8 @@ def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[T
     Raises:
         InputError: none is usable, or two have one name.
     """
-    infos: list[TomogramInfo] = []
-    failures: list[CetpickError] = []
-    for entry in list_tomograms(paths, options):
-        try:
-            infos.append(entry.open(voxel_size=options.voxel_size))
-        except CetpickError as error:
-            failures.append(error)
+    _require_some(paths)
+    infos, failures = open_inputs(paths, voxel_size=options.voxel_size, which=options.which, names=options.names)
     if not infos:
         raise none_usable(failures)
     return infos, failures
