@@ -28,7 +28,7 @@ TAIL_LENGTH, TAIL_BELIEF = 0.7, 5.0
 """The same for the length of the tail."""
 STEEPNESS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0])
 """Exponents that the background may fall with; from 1 on when it has a tail besides."""
-TRUST = 0.1
+TRUST = 0.3
 """What the likelihood is worth: real populations only resemble these, and it is too sure of itself."""
 NUMBERS = 33
 """Numbers of particles that are tried."""

@@ -39,6 +39,11 @@ Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
 FEWEST_STEPS = 30
 """Fewer training steps are a trial of the machinery, whose outcome is not judged."""
+LEFT_OUT = 1.5
+"""Places left out of the training and labels together, in units of the upper limit of the number of particles.
+
+Rather too many than too few: a particle learned as background costs more than a look-alike spared (docs/method.md).
+"""
 PAPER_THRESHOLD = 0.25
 """The cut of the paper (section 4.1)."""
 
@@ -194,8 +199,7 @@ def train(
         count, scatter = scouting.count, scouting.scatter
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
-            # rather too many than too few: a particle learned as background costs more than a look-alike spared
-            places = scouting.doubtful((count.expected * count.high) ** 0.5 - labels)
+            places = scouting.doubtful(LEFT_OUT * count.high - labels)
             examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
