@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
@@ -48,17 +50,23 @@ def centred(volume: Volume, positions: Floats, weights: Floats, *, diameter: tup
     reach = np.maximum(1, np.ceil(REACH * size)).astype(int)
     probable = np.flatnonzero(weights >= PROBABLE)
     template = _mean(volume, positions[probable], weights[probable], radius, size)
-    padded = np.pad(volume, [(margin, margin) for margin in radius + reach], mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(2 * (radius + reach) + 1))
+    around = [np.arange(-r, r + 1) for r in radius + reach]
     moved = positions.copy()
     for start in range(0, len(probable), CHUNK):
         chunk = probable[start : start + CHUNK]
         whole = np.clip(np.rint(positions[chunk]).astype(int), 0, np.array(volume.shape) - 1)
-        moved[chunk] = whole - reach + _best_fit(windows[tuple(whole.T)], template)
+        boxes = np.stack([_box(volume, centre, around) for centre in whole])
+        moved[chunk] = whole - reach + _best_fit(boxes, template)
     shifts = moved - positions
     shifts[(np.abs(shifts) > reach).any(axis=1)] = 0
     shifts[probable] -= np.median(shifts[probable], axis=0)
     return positions + WEIGHT * shifts
+
+
+def _box(volume: Volume, centre: NDArray[np.intp], around: Sequence[NDArray[np.intp]]) -> Volume:
+    """The voxels around a centre (z, y, x); the border is repeated outwards."""
+    axes = [np.clip(place + offsets, 0, n - 1) for place, offsets, n in zip(centre, around, volume.shape, strict=True)]
+    return volume[np.ix_(*axes)]
 
 
 def _mean(volume: Volume, centres: Floats, weights: Floats, radius: NDArray[np.intp], size: Floats) -> Volume:

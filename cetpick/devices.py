@@ -46,10 +46,21 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
+def is_half(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 fast."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where the hardware multiplies it fast, else float32."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", torch.bfloat16)
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if is_half(device) else nullcontext()
+
+
+def spare_memory(device: torch.device) -> float:
+    """Bytes that a computation may take: a GiB on a CPU, where no more is gained, half of what is free on a GPU."""
+    if device.type != "cuda":
+        return float(1 << 30)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + unused) / 2

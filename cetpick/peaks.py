@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from cetpick import scratch
 from cetpick.geometry import Points
 
 
@@ -22,9 +23,16 @@ def local_maxima(
     before = np.zeros(size, bool)
     before.flat[: before.size // 2] = True
     after = before[::-1, ::-1, ::-1]
-    largest = heatmap > ndimage.maximum_filter(heatmap, footprint=before, mode="constant", cval=-np.inf)
-    largest &= heatmap >= ndimage.maximum_filter(heatmap, footprint=after, mode="constant", cval=-np.inf)
-    return np.argwhere(largest & (heatmap >= floor))
+    halo = size[0] // 2
+    cells = []
+    for slab in scratch.slabs(heatmap.shape):
+        first = max(0, slab.start - halo)
+        part = heatmap[first : slab.stop + halo]
+        largest = part > ndimage.maximum_filter(part, footprint=before, mode="constant", cval=-np.inf)
+        largest &= part >= ndimage.maximum_filter(part, footprint=after, mode="constant", cval=-np.inf)
+        largest[: slab.start - first] = largest[slab.stop - first :] = False
+        cells.append(np.argwhere(largest & (part >= floor)) + np.array([first, 0, 0]))
+    return np.concatenate(cells)
 
 
 def refine(heatmap: NDArray[np.float32], cells: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
+from cetpick import scratch
 from cetpick.config import ModelSettings
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.records import Tomogram
@@ -21,6 +23,7 @@ MAD_TO_SIGMA = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
 STATISTICS_SAMPLE = 4_000_000
 """Voxels at most that median and MAD are taken from; their error is then below 1e-3 sigma."""
+CUBE = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def padding_mask(data: NDArray[Any]) -> Mask:
     Aligned and reconstructed tomograms are padded with zeros or a mean value where no data was. Only the values found
     in the corner and edge-centre blocks, and zero, are looked for, so single voxels of that value inside never count.
     """
-    mask = np.zeros(data.shape, bool)
+    mask: Mask = scratch.zeros(data.shape, bool)
     if min(data.shape) < 3:
         return mask
     steps = [sorted({0, (n - 3) // 2, n - 3}) for n in data.shape]
@@ -62,19 +65,40 @@ def padding_mask(data: NDArray[Any]) -> Mask:
                 block = np.asarray(data[z : z + 3, y : y + 3, x : x + 3])
                 if np.isfinite(block).all() and (block == block.flat[0]).all():
                     values.add(float(block.flat[0]))
-    cube = np.ones((3, 3, 3), bool)
     for value in values:
-        same = np.asarray(data) == value
-        if same.sum() < 27:
+        opened = _blocks_of(data, value)
+        if opened is None:
+            continue
+        components = scratch.zeros(data.shape, np.int32)
+        number = ndimage.label(opened, output=components)
+        faces = [components.take(side, axis) for axis in range(3) for side in (0, -1)]
+        touching = np.zeros(number + 1, bool)
+        touching[np.concatenate([face.ravel() for face in faces])] = True
+        touching[0] = False
+        sizes = np.zeros(number + 1, np.int64)
+        for slab in scratch.slabs(data.shape):
+            sizes += np.bincount(components[slab].ravel(), minlength=number + 1)
+        touching &= sizes >= CUBE.size
+        for slab in scratch.slabs(data.shape):
+            mask[slab] |= touching[components[slab]]
+    return mask
+
+
+def _blocks_of(data: NDArray[Any], value: float) -> Mask | None:
+    """Voxels in cubes of 3 x 3 x 3 equal to `value`; None if there are none."""
+    opened: Mask | None = None
+    for slab in scratch.slabs(data.shape):
+        first, last = max(0, slab.start - 2), min(data.shape[0], slab.stop + 2)
+        same = np.asarray(data[first:last]) == value
+        if same.sum() < CUBE.size:
             continue
         # the border is repeated outwards, so that padding thinner than the cube survives the opening
-        opened = ndimage.binary_opening(np.pad(same, 2, mode="edge"), cube)[2:-2, 2:-2, 2:-2]
-        components, _ = ndimage.label(opened)
-        faces = [components.take(side, axis) for axis in range(3) for side in (0, -1)]
-        touching = np.unique(np.concatenate([face.ravel() for face in faces]))
-        sizes = np.bincount(components.ravel())
-        mask |= np.isin(components, touching[(touching > 0) & (sizes[touching] >= cube.size)])
-    return mask
+        beyond = [(2 - (slab.start - first), 2 - (last - slab.stop)), (2, 2), (2, 2)]
+        found = ndimage.binary_opening(np.pad(same, beyond, mode="edge"), CUBE)[2:-2, 2:-2, 2:-2]
+        if found.any():
+            opened = scratch.zeros(data.shape, bool) if opened is None else opened
+            opened[slab] = found
+    return opened
 
 
 def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
@@ -87,7 +111,7 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
         CetpickWarning: some voxels were left out, with their number.
     """
     data = tomogram.data
-    sample = data.reshape(-1)[:: max(1, data.size // STATISTICS_SAMPLE)]
+    sample = _every(data, max(1, data.size // STATISTICS_SAMPLE))
     seen = sample[np.isfinite(sample)]
     if not len(seen) or seen.min() == seen.max():
         raise InputError(
@@ -97,10 +121,13 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
             found=f"the value {seen[0]} everywhere" if len(seen) else "NaN or infinite values everywhere",
             cure="give the reconstructed tomogram, not a mask or an empty file",
         )
-    finite = np.isfinite(data) if np.issubdtype(data.dtype, np.floating) else None
-    not_finite = 0 if finite is None else int(finite.size - finite.sum())
+    not_finite = 0
+    if np.issubdtype(data.dtype, np.floating):
+        not_finite = sum(
+            int(np.isfinite(data[slab]).size - np.isfinite(data[slab]).sum()) for slab in scratch.slabs(data.shape)
+        )
     padding = padding_mask(data)
-    padded = int(padding.sum())
+    padded = sum(int(padding[slab].sum()) for slab in scratch.slabs(data.shape))
     found = Exclusions(not_finite=not_finite, padding=padded, total=data.size)
     if found.fraction > 0.5:
         raise InputError(
@@ -118,10 +145,19 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
         CetpickWarning,
         stacklevel=2,
     )
-    valid = ~padding
-    if finite is not None:
-        valid &= finite
+    valid = padding
+    for slab in scratch.slabs(data.shape):
+        valid[slab] = ~padding[slab]
+        if not_finite:
+            valid[slab] &= np.isfinite(data[slab])
     return valid, found
+
+
+def _every(data: NDArray[Any], step: int) -> NDArray[Any]:
+    """Every step-th voxel of a volume (z, y, x), which is never copied as a whole."""
+    if data.flags.c_contiguous:
+        return data.reshape(-1)[::step]
+    return data[np.unravel_index(np.arange(0, data.size, step), data.shape)]
 
 
 def centre_and_spread(data: NDArray[Any], valid: Mask | None = None) -> tuple[float, float]:
@@ -131,28 +167,16 @@ def centre_and_spread(data: NDArray[Any], valid: Mask | None = None) -> tuple[fl
         data: (z, y, x).
         valid: the voxels that count, None for all.
     """
-    flat = data.reshape(-1)
-    step = max(1, flat.size // STATISTICS_SAMPLE)
     # an odd step never walks along a column of a volume whose sides are powers of two
-    sample = flat[:: step | 1].astype(np.float32)
+    step = max(1, data.size // STATISTICS_SAMPLE) | 1
+    sample = _every(data, step).astype(np.float32)
     if valid is not None:
-        sample = sample[valid.reshape(-1)[:: step | 1]]
+        sample = sample[_every(valid, step)]
     median = float(np.median(sample))
     spread = MAD_TO_SIGMA * float(np.median(np.abs(sample - median)))
     if spread == 0:  # few grey levels, such as a binary mask: fall back on the plain spread
         spread = float(sample.std())
     return median, spread
-
-
-def _standardise(volume: Volume, valid: Mask | None, *, clip: float) -> Volume:
-    """Robust z-score, clipped to +-clip, 0 in invalid voxels."""
-    median, spread = centre_and_spread(volume, valid)
-    with np.errstate(invalid="ignore"):
-        volume = (volume - np.float32(median)) / np.float32(spread or 1.0)
-    np.clip(volume, -clip, clip, out=volume)
-    if valid is not None:
-        volume[~valid] = 0
-    return volume
 
 
 def working_shape(shape: tuple[int, int, int], scale: tuple[float, float, float]) -> tuple[int, int, int]:
@@ -182,15 +206,30 @@ def resample(volume: Volume, scale: tuple[float, float, float]) -> Volume:
 
     Voxel centres map as `geometry.rescale` says. A scale of 1 returns the axis untouched.
     """
-    shape = working_shape(volume.shape, scale)
-    for axis in range(3):
-        if scale[axis] == 1:
-            continue
-        matrix = _resampling_matrix(volume.shape[axis], shape[axis], scale[axis]).astype(np.float32)
-        moved = np.moveaxis(volume, axis, 0)
-        flat = matrix @ moved.reshape(moved.shape[0], -1)
-        volume = np.moveaxis(flat.reshape(shape[axis], *moved.shape[1:]), 0, axis)
-    return np.ascontiguousarray(volume)
+    return np.concatenate([slab for _, slab in _resampled(lambda part: volume[part], volume.shape, scale)])
+
+
+def _resampled(
+    read: Callable[[slice], Volume], shape: tuple[int, int, int], scale: tuple[float, float, float]
+) -> Iterator[tuple[slice, Volume]]:
+    """Resample slab by slab what `read` gives of the slices of a volume; yields where in the result, and what."""
+    size = working_shape(shape, scale)
+    matrices = [_resampling_matrix(*axis).astype(np.float32) for axis in zip(shape, size, scale, strict=True)]
+    # as many slices as the slab of input voxels that they are made of
+    for slab in scratch.slabs((size[0], round(shape[1] / min(1.0, scale[0])), shape[2]), multiple=2):
+        part = slab
+        if scale[0] != 1:
+            columns = matrices[0][slab].indices
+            part = slice(int(columns.min()), int(columns.max()) + 1)
+        volume = read(part)
+        for axis in range(3):
+            if scale[axis] == 1:
+                continue
+            matrix = matrices[0][slab][:, part] if axis == 0 else matrices[axis]
+            moved = np.moveaxis(volume, axis, 0)
+            flat = matrix @ moved.reshape(moved.shape[0], -1)
+            volume = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
+        yield slab, np.ascontiguousarray(volume)
 
 
 def merge_slice_pairs(volume: Volume) -> Volume:
@@ -219,9 +258,13 @@ class Prepared:
     @property
     def skewness(self) -> float:
         """Skewness of the valid grey values: below zero where protein is dark."""
-        values = self.volume if self.valid is None else self.volume[self.valid]
-        deviation = values - values.mean(dtype=np.float64)
-        return float((deviation**3).mean(dtype=np.float64) / (deviation**2).mean(dtype=np.float64) ** 1.5)
+        mean, spread = _mean_and_spread(self.volume, self.valid)
+        cubes, count = 0.0, 0
+        for slab in scratch.slabs(self.volume.shape):
+            values = self.volume[slab] if self.valid is None else self.volume[slab][self.valid[slab]]
+            cubes += float((((values - np.float32(mean)) / np.float32(spread)) ** 3).sum(dtype=np.float64))
+            count += values.size
+        return cubes / count
 
 
 def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
@@ -233,31 +276,66 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     Raises:
         InputError: more than half of the volume holds no data, or all voxels are equal.
     """
-    valid, exclusions = valid_voxels(tomogram)
-    paper = settings.mode == "paper"
+    stored_valid, exclusions = valid_voxels(tomogram)
+    paper, data = settings.mode == "paper", tomogram.data
     merged = 2 if paper else 1
     stored = tomogram.info.grid.voxel_size
     z, y, x = (stored / size for size in settings.voxel_size)
     scale = (z * merged, y, x)
-    volume = tomogram.data.astype(np.float32)
-    volume = _plain_score(volume, valid) if paper else _standardise(volume, valid, clip=settings.clip)
-    volume = resample(volume, scale)
-    if valid is not None:
-        valid = resample(valid.astype(np.float32), scale) > 0.5
-    if paper:
-        volume = merge_slice_pairs(volume)
-        valid = None if valid is None else merge_slice_pairs(valid.astype(np.float32)) > 0.5
-        volume = _plain_score(volume, valid)
-    else:
-        volume = _standardise(volume, valid, clip=settings.clip)
+    levels = _mean_and_spread if paper else centre_and_spread
+    limit = np.inf if paper else settings.clip
+    score = _Score(*levels(data, stored_valid), limit)
+    depth, height, width = working_shape(data.shape, scale)
+    volume: Volume = scratch.zeros((depth // merged, height, width), np.float32)
+    valid: Mask | None = None if stored_valid is None else scratch.zeros(volume.shape, bool)
+
+    def read(part: slice) -> Volume:
+        return score(data[part], None if stored_valid is None else stored_valid[part])
+
+    def place(slab: slice, values: Volume) -> tuple[slice, Volume]:
+        if not paper:
+            return slab, values
+        values = merge_slice_pairs(values)
+        return slice(slab.start // 2, slab.start // 2 + len(values)), values
+
+    if valid is not None and stored_valid is not None:
+        known = stored_valid
+        for slab, values in _resampled(lambda part: known[part].astype(np.float32), data.shape, scale):
+            where, values = place(slab, (values > 0.5).astype(np.float32))
+            valid[where] = values > 0.5
+    for slab, values in _resampled(read, data.shape, scale):
+        where, values = place(slab, values)
+        volume[where] = values
+    score = _Score(*levels(volume, valid), limit)
+    for slab in scratch.slabs(volume.shape):
+        volume[slab] = score(volume[slab], None if valid is None else valid[slab])
     return Prepared(volume=volume, valid=valid, voxel_size=settings.voxel_size, exclusions=exclusions)
 
 
-def _plain_score(volume: Volume, valid: Mask | None) -> Volume:
-    """Mean 0 and standard deviation 1 over the valid voxels, 0 in the others."""
-    values = volume if valid is None else volume[valid]
-    scored = (volume - values.mean(dtype=np.float64)) / values.std(dtype=np.float64)
-    if valid is not None:
-        scored[~valid] = 0
-    result: Volume = scored.astype(np.float32)
-    return result
+class _Score(NamedTuple):
+    """Grey values in units of their spread, limited, 0 where they are not valid."""
+
+    centre: float
+    spread: float
+    limit: float
+
+    def __call__(self, values: NDArray[Any], valid: Mask | None) -> Volume:
+        with np.errstate(invalid="ignore", over="ignore"):
+            scored = (values.astype(np.float32) - np.float32(self.centre)) / np.float32(self.spread or 1.0)
+        np.clip(scored, -self.limit, self.limit, out=scored)
+        if valid is not None:
+            scored[~valid] = 0
+        return scored
+
+
+def _mean_and_spread(data: NDArray[Any], valid: Mask | None) -> tuple[float, float]:
+    """Mean and standard deviation of the valid voxels."""
+
+    def values() -> Iterator[NDArray[np.float32]]:
+        for slab in scratch.slabs(data.shape):
+            yield (data[slab] if valid is None else data[slab][valid[slab]]).astype(np.float32)
+
+    count = sum(part.size for part in values())
+    mean = sum(float(part.sum(dtype=np.float64)) for part in values()) / count
+    variance = sum(float(((part - np.float32(mean)) ** 2).sum(dtype=np.float64)) for part in values()) / count
+    return mean, float(np.sqrt(variance))

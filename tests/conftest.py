@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 import numpy as np
 import pytest
 
+from cetpick import scratch
 from cetpick.cli import main
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.mrc import write_mrc
@@ -66,3 +67,11 @@ def cetpick(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(ended.value.code or 0), out, err
 
     return run
+
+
+@pytest.fixture(params=["in memory", "in files"])
+def in_memory_and_files(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is large lies in files: everything, or nothing."""
+    if request.param == "in files":
+        monkeypatch.setattr(scratch, "LARGE", 1)
+        monkeypatch.setattr(scratch, "SLAB", 1)

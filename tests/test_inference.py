@@ -1,18 +1,20 @@
 """Tiles equal the whole; planted particles come back where they are."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cetpick import inference
+from cetpick import scratch, tiling
 from cetpick.config import ModelSettings, ParticleClass
-from cetpick.inference import find_candidates, heatmap
+from cetpick.inference import find_candidates
 from cetpick.networks import Output
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
 from cetpick.preprocess import Exclusions, Prepared
 from cetpick.records import Grid
+from cetpick.tiling import choose_tile, heatmap
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +22,7 @@ def exact_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32, so that only what tiling does is seen."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(inference, "autocast", lambda device: nullcontext())
+    monkeypatch.setattr(tiling, "autocast", lambda device: nullcontext())
 
 
 def trained_looking(network: nn.Module) -> nn.Module:
@@ -41,14 +43,17 @@ def trained_looking(network: nn.Module) -> nn.Module:
     [(DefaultNetwork(), False), (DefaultNetwork(width=4, fused=4), True), (PaperNetwork(), False)],
     ids=["default", "default with symmetries", "paper"],
 )
-def test_tiles_equal_the_whole_volume(network: nn.Module, symmetries: bool) -> None:
+def test_tiles_equal_the_whole_volume(network: nn.Module, symmetries: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_looking(network)
-    volume = torch.randn((7, 131, 90), generator=torch.Generator().manual_seed(1))
-    whole = heatmap(network, volume, tile=(7, 136, 96), symmetries=symmetries)
-    tiled = heatmap(network, volume, tile=(4, 72, 48), symmetries=symmetries)
-    assert whole.shape == (1, 7, 66, 45)
+    volume = np.random.default_rng(1).standard_normal((7, 131, 90), np.float32)
+    device = torch.device("cpu")
+    monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (7, 136, 96))
+    whole = heatmap(network, volume, device=device, symmetries=symmetries)
+    monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (4, 72, 48))
+    tiled = heatmap(network, volume, device=device, symmetries=symmetries)
+    assert whole.shape == (7, 66, 45)
     assert whole.std() > 0.02
-    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(tiled, whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
@@ -71,10 +76,49 @@ def test_halo_holds_the_receptive_field(network: nn.Module) -> None:
     assert (reached.amax(0) > last).all()
 
 
+@pytest.mark.parametrize("shape", [(30, 246, 246), (165, 655, 656), (330, 1310, 1311), (7, 3000, 40)])
+@pytest.mark.parametrize("memory", [1 << 27, 1 << 30, 1 << 34])
+def test_tiles_fill_the_memory_and_no_more(shape: tuple[int, int, int], memory: int) -> None:
+    network = DefaultNetwork()
+    tile = choose_tile(shape, network, memory, half=True)
+    whole = tuple(-(-n // a) * a for n, a in zip(shape, network.alignment, strict=True))
+    reads = [
+        max(min(n, first + side + halo) - max(0, first - halo) for first in range(0, n, side))
+        for n, side, halo in zip(whole, tile, network.halo, strict=True)
+    ]
+    assert np.prod(reads) * network.bytes_per_voxel[0] <= memory
+    assert (tile == whole) == (np.prod(whole) * network.bytes_per_voxel[0] <= memory)
+    if tile != whole:  # a larger memory is not left unused
+        assert np.prod(reads) * network.bytes_per_voxel[0] > memory / 4
+
+
+def test_smaller_tiles_when_the_memory_runs_out() -> None:
+    class Greedy(DefaultNetwork):
+        largest = 0
+
+        def forward(self, x: Tensor) -> Output:
+            if x.numel() > 40 * 120 * 120:
+                raise torch.OutOfMemoryError("no")
+            self.largest = max(self.largest, x.numel())
+            return super().forward(x)
+
+    network = Greedy(width=4, fused=4).eval()
+    volume = np.zeros((60, 130, 90), np.float32)
+    assert heatmap(network, volume, device=torch.device("cpu")).shape == (60, 65, 45)
+    assert network.largest > 10 * 120 * 120
+
+    def fails(x: Tensor) -> Output:
+        raise torch.OutOfMemoryError("never enough")
+
+    network.forward = fails
+    with pytest.raises(torch.OutOfMemoryError, match="never enough"):
+        heatmap(network, volume, device=torch.device("cpu"))
+
+
 class Blur(nn.Module):
     """A network whose logit is the mean of each cell's voxels, so that peaks are where the volume is bright."""
 
-    stride, halo, alignment = (1, 2, 2), (0, 0, 0), (1, 8, 8)
+    stride, halo, alignment, bytes_per_voxel = (1, 2, 2), (0, 0, 0), (1, 8, 8), (10, 20)
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,3 +178,23 @@ def test_paper_mode_keeps_the_cells_and_close_neighbours() -> None:
     table = find_candidates(Blur(), prepared, Grid(shape=(16, 32, 32), voxel_size=10.0), settings)
     # x = 2 (i + .5) - .5, and a merged slice lies between its two slices
     assert table[["x", "y", "z"]].to_numpy()[:2].tolist() == [[10.5, 8.5, 6.5], [16.5, 8.5, 6.5]]
+
+
+def test_candidates_found_in_slabs_and_files_equal_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = ModelSettings(
+        classes=(ParticleClass(diameter=200),), voxel_size=(25, 12.5, 12.5), calibration=((-5.0, -4.0), (5.0, 4.0))
+    )
+    rng = np.random.default_rng(2)
+    volume = planted(rng.uniform(60, (950, 750, 700), (40, 3)), settings, (30, 61, 77))
+    volume += rng.normal(0, 0.3, volume.shape).astype(np.float32)
+    exclusions = Exclusions(not_finite=0, padding=0, total=volume.size)
+    prepared = Prepared(volume=volume, valid=None, voxel_size=settings.voxel_size, exclusions=exclusions)
+    grid = Grid(shape=(94, 95, 120), voxel_size=8.0)
+    whole = find_candidates(Blur(), prepared, grid, settings)
+    monkeypatch.setattr(scratch, "SLAB", 1)
+    monkeypatch.setattr(scratch, "LARGE", 1)
+    cut = find_candidates(Blur(), prepared, grid, settings)
+    assert (whole["score"] > 0.5).sum() > 20
+    pd.testing.assert_frame_equal(cut, whole)

@@ -185,6 +185,7 @@ def test_modes_without_real_numbers_are_refused(write, mode, kind):
         read_info(write(mrc_bytes(mode=mode)))
 
 
+@pytest.mark.usefixtures("in_memory_and_files")
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
 @pytest.mark.parametrize("name", ["TS_01.mrc.gz", "TS_01.mrc.bz2", "TS_01.mrc"])
 def test_compressed_files_are_known_by_their_content(write, compress, name):
@@ -194,6 +195,7 @@ def test_compressed_files_are_known_by_their_content(write, compress, name):
     assert tomogram.info.name == "TS_01"
 
 
+@pytest.mark.usefixtures("in_memory_and_files")
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
 def test_truncated_compressed_files(write, compress):
     with pytest.raises(InputError, match=r"truncated[\s\S]*480 bytes of voxels[\s\S]*380 bytes"):

@@ -1,9 +1,13 @@
+import errno
+import os
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from cetpick import scratch
 from cetpick.config import ModelSettings, ParticleClass
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import rescale
@@ -134,3 +138,39 @@ def test_clean_data_warn_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert valid_voxels(tomogram(noise()))[0] is None
+
+
+@pytest.mark.parametrize("mode", ["default", "paper"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)], ids=["as stored", "transposed"])
+def test_slabs_in_files_equal_the_whole_in_memory(
+    mode: Literal["default", "paper"], order: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise((23, 31, 37))
+    data[:, :, :5] = data[:, 28:] = 0
+    data[4, 5, 6:9] = np.nan
+    data = data.transpose(order)
+    settings = ModelSettings(mode=mode, classes=(ParticleClass(diameter=160),), voxel_size=(21, 13, 13))
+    results = []
+    for small in (False, True):
+        if small:
+            monkeypatch.setattr(scratch, "SLAB", 1)
+            monkeypatch.setattr(scratch, "LARGE", 1)
+        with pytest.warns(CetpickWarning, match="3 NaN or infinite and"):
+            results.append(prepare(tomogram(data), settings))
+    whole, cut = results
+    assert isinstance(cut.volume, np.memmap)
+    assert isinstance(cut.valid, np.memmap)
+    assert cut.exclusions == whole.exclusions
+    np.testing.assert_array_equal(cut.valid, whole.valid)
+    np.testing.assert_allclose(cut.volume, whole.volume, atol=1e-6)
+    assert cut.skewness == pytest.approx(whole.skewness, rel=1e-6)
+
+
+def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="no room for working data"):
+        scratch.zeros((scratch.LARGE,), np.uint8)
+    assert scratch.zeros((9,), np.uint8).sum() == 0

@@ -76,6 +76,12 @@ CountHint = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, metavar="GIB", help="Memory for computing; by default 1 on a CPU, half of what is free on a GPU."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 VoxelSize = Annotated[
     float | None, typer.Option(metavar="ANGSTROM", help="Voxel size of the tomograms, in the place of their headers'.")

@@ -39,6 +39,7 @@ def pick(
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
     threads: opt.Threads = None,
+    memory: opt.Memory = None,
     voxel_size: opt.VoxelSize = None,
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
@@ -90,7 +91,8 @@ def pick(
             settings=PickSettings(threshold=threshold, precision=target_precision, top=top),
             star=star.value if star else None,
             options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
-            device=device, threads=threads, shard=Shard.parse(shard) if shard else None, resume=resume,
+            device=device, threads=threads, memory=memory * 2**30 if memory else None,
+            shard=Shard.parse(shard) if shard else None, resume=resume,
             overwrite=overwrite, report=not no_report, progress=reporter.step, say=reporter.say,
         )  # fmt: skip
     if as_json:

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cetpick import scratch
 from cetpick.errors import InputError
 from cetpick.io.chunked import check_volume, decoding, missing_chunks
 from cetpick.io.mrc import VolumeHeader, reading
@@ -72,17 +73,24 @@ def read_header(path: Path) -> VolumeHeader:
 
 
 def read_voxels(path: Path, header: VolumeHeader) -> NDArray[Any]:
-    """The (z, y, x) voxels of the file that `header` was read from, in memory, read-only, as stored.
+    """The (z, y, x) voxels that `header` tells of, read-only, as stored; large ones in a file (scratch.py).
 
     Raises:
         InputError: as read_header, or a chunk is damaged.
     """
-    size = math.prod(header.shape) * header.dtype.itemsize
-    return np.frombuffer(_ask(path, size), header.dtype).reshape(header.shape)
+    if header.data_bytes < scratch.LARGE:
+        return np.frombuffer(_ask(path, header.data_bytes), header.dtype).reshape(header.shape)
+    with scratch.open_file() as file:
+        os.posix_fallocate(file.fileno(), 0, header.data_bytes)
+        _ask(path, header.data_bytes, file)
+        return np.memmap(file, header.dtype, "r", shape=header.shape)
 
 
-def _ask(path: Path, size: int | None = None) -> bytes:
-    """What a process of its own finds in a file: what the header says, in JSON; or its `size` bytes of voxels."""
+def _ask(path: Path, size: int | None = None, into: IO[bytes] | None = None) -> bytes:
+    """What a process of its own finds in a file: what the header says, in JSON; or its `size` bytes of voxels.
+
+    These are written `into` an empty file of that size, if one is given.
+    """
     with reading(path), decoding(path, EXTRA):
         if find_spec("h5py") is None:
             raise ModuleNotFoundError(name="h5py")
@@ -90,12 +98,14 @@ def _ask(path: Path, size: int | None = None) -> bytes:
             [sys.executable, "-P", "-m", "cetpick.io.hdf", str(path), *([str(size)] if size else [])],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=into or subprocess.PIPE,
+            stderr=subprocess.PIPE,
             check=False,
         )
+        answered = len(done.stdout) if into is None else into.seek(0, os.SEEK_CUR)
     if done.returncode == InputError.exit_code:
         raise InputError(**json.loads(done.stderr), file=path)
-    if done.returncode or (size and len(done.stdout) != size):
+    if done.returncode or (size and answered != size):
         looped = done.returncode == -signal.SIGVTALRM
         raise InputError(
             "cannot be read",
@@ -103,7 +113,7 @@ def _ask(path: Path, size: int | None = None) -> bytes:
             found=f"a damaged file in which HDF5 {'finds no end' if looped else 'breaks down'}",
             cure="copy it again",
         )
-    return done.stdout
+    return done.stdout or b""
 
 
 def _answer(path: Path, size: int | None) -> None:
@@ -114,7 +124,8 @@ def _answer(path: Path, size: int | None) -> None:
             if size is None:
                 sys.stdout.write(json.dumps(_describe(path, attributes, voxels)))
             else:
-                sys.stdout.buffer.write(voxels[()].data)
+                for slab in scratch.slabs(voxels.shape):
+                    sys.stdout.buffer.write(voxels[slab].data)
     except InputError as error:
         told = {"problem": error.problem, "expected": error.expected, "found": error.found, "cure": error.cure}
         sys.stderr.write(json.dumps(told, default=str))

@@ -25,6 +25,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 from numpy.typing import ArrayLike, NDArray
 
+from cetpick import scratch
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import replacing
 
@@ -111,7 +112,7 @@ def read_header(path: Path) -> VolumeHeader:
 def read_voxels(path: Path, header: VolumeHeader) -> NDArray[Any]:
     """The (z, y, x) voxels of the file that `header` was read from, read-only, of the dtype and byte order as stored.
 
-    A plain file is memory-mapped, a compressed one is unpacked into memory.
+    A plain file is memory-mapped, a compressed one is unpacked, into a file if it is large (scratch.py).
 
     Raises:
         InputError: the file cannot be read, or is shorter than its header says.
@@ -213,25 +214,33 @@ def check_length(path: Path, header: VolumeHeader) -> VolumeHeader:
 
 def _unpack(path: Path, header: VolumeHeader, decompress: Decompressor) -> NDArray[Any]:
     """The voxels as stored; memory grows with what is really there, not with what the header claims."""
-    data = bytearray()
-    with decompress(path, "rb") as stream:
+    if header.data_bytes < scratch.LARGE:
+        unpacked = b"".join(_chunks(path, header, decompress))
+        return np.frombuffer(unpacked, header.dtype).reshape(header.stored_shape)
+    with scratch.open_file() as file:
+        file.writelines(_chunks(path, header, decompress))
+        return np.memmap(file, header.dtype, "r", shape=header.stored_shape)
+
+
+def _chunks(path: Path, header: VolumeHeader, decompress: Decompressor) -> Iterator[bytes]:
+    """The bytes of the voxels, piece by piece, so that no more is held than is really there."""
+    length = 0
+    with reading(path), decompress(path, "rb") as stream:
         stream.seek(header.offset)
-        while missing := header.data_bytes - len(data):
+        while missing := header.data_bytes - length:
             chunk = stream.read(min(missing, _CHUNK))
             if not chunk:
                 raise InputError(
                     "truncated: unpacked, the file is shorter than its header says",
                     file=path,
                     expected=f"{header.data_bytes} bytes of voxels",
-                    found=f"{len(data)} bytes",
+                    found=f"{length} bytes",
                     cure="copy or reconstruct it again",
                 )
-            data += chunk
+            length += len(chunk)
+            yield chunk
         if stream.read(1):
             warnings.warn(f"{path}: bytes after the voxels, ignored", CetpickWarning, stacklevel=4)
-    voxels = np.frombuffer(data, header.dtype).reshape(header.stored_shape)
-    voxels.flags.writeable = False
-    return voxels
 
 
 def _parse(path: Path, raw: bytes) -> VolumeHeader:

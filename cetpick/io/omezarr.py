@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cetpick import scratch
 from cetpick.errors import InputError
 from cetpick.io.chunked import check_volume, decoding, missing_chunks
 from cetpick.io.mrc import VolumeHeader
@@ -131,7 +132,7 @@ def read_header(path: Path) -> VolumeHeader:
 
 
 def read_voxels(path: Path, header: VolumeHeader) -> NDArray[Any]:
-    """The (z, y, x) voxels of the level that `header` was read from, in memory, read-only.
+    """The (z, y, x) voxels of the level that `header` was read from, read-only; a large one in a file (scratch.py).
 
     Chunks that are not stored are filled, as Zarr has it.
 
@@ -140,7 +141,14 @@ def read_voxels(path: Path, header: VolumeHeader) -> NDArray[Any]:
     """
     with decoding(path, EXTRA):
         level = _open(path)
-        order, stored = _order(path, level), np.asarray(level.array[...])
+        order, stored = _order(path, level), scratch.zeros(level.array.shape, level.array.dtype)
+        # whole chunks at a time, as each is unpacked as a whole
+        deepest = max(range(stored.ndim), key=lambda axis: stored.shape[axis])
+        chunk = level.array.chunks[deepest]
+        step = max(1, scratch.SLAB * stored.shape[deepest] // stored.size // chunk) * chunk
+        for start in range(0, stored.shape[deepest], step):
+            part = (*[slice(None)] * deepest, slice(start, start + step))
+            stored[part] = level.array[part]
     single = [axis for axis in range(stored.ndim) if axis not in order]
     voxels = stored.transpose(*order, *single).reshape(header.shape)
     voxels.flags.writeable = False

@@ -15,13 +15,14 @@ from cetpick.checkpoint import load_model
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.inference import TileableNetwork, find_candidates
+from cetpick.inference import find_candidates
 from cetpick.io.model import read_settings
 from cetpick.io.relion import Flavour
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import Prepared, prepare, valid_voxels
 from cetpick.records import Coordinates, TomogramInfo
+from cetpick.tiling import TileableNetwork
 from cetpick.workflows.collect import run_collect
 from cetpick.workflows.inputs import (
     InputOptions,
@@ -157,6 +158,7 @@ def run_pick(
     device: str = "auto",
     threads: int | None = None,
     symmetries: bool = True,
+    memory: float | None = None,
     shard: Shard | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -180,6 +182,7 @@ def run_pick(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
         symmetries: average over the eight in-plane symmetries.
+        memory: bytes that a tile may take on the device; by default devices.spare_memory.
         shard: pick this part only, and leave it to `collect` to make particles.star and run.json.
         resume: go on from the checkpoint of a training that was stopped, if there is one.
         overwrite: do everything anew and replace earlier results, and without `resume` a checkpoint.
@@ -277,7 +280,9 @@ def run_pick(
             trained_on=[job.info.name for job in jobs if job.info.path.resolve() in trained_paths],
             shard=shard,
         )
-        batch = _Batch(output, record, plan, jobs, alone=shard is None, overwrite=overwrite, pictures=report)
+        batch = _Batch(
+            output, record, plan, jobs, alone=shard is None, overwrite=overwrite, pictures=report, memory=memory
+        )
         batch.run(network, model_settings, summary, say)
 
         if shard is None and not batch.done:
@@ -316,10 +321,12 @@ class _Batch:
         alone: bool,
         overwrite: bool,
         pictures: bool,
+        memory: float | None,
     ) -> None:
         self.plan, self.done = plan, list[TomogramRecord]()
         self._output, self._record, self._jobs = output, record, jobs
         self._alone, self._overwrite, self._pictures, self._begun = alone, overwrite, pictures, False
+        self._memory = memory
 
     def run(
         self,
@@ -384,7 +391,9 @@ class _Batch:
         info, start = job.info, time.monotonic()
         before = size_and_time(info.path)
         with keeping_warnings(job.warnings), self._record.timed("picking"):
-            candidates, prepared = pick_tomogram(info, network, settings, symmetries=self.plan.maker.symmetries)
+            candidates, prepared = pick_tomogram(
+                info, network, settings, symmetries=self.plan.maker.symmetries, memory=self._memory
+            )
         seconds = round(time.monotonic() - start, 3)
         with self._record.timed("hashing"):
             stamp = Stamp.of(info.path)
@@ -614,7 +623,12 @@ def check_flavour(listing: Sequence[Listed], flavour: Flavour) -> None:
 
 
 def pick_tomogram(
-    info: TomogramInfo, network: TileableNetwork, settings: ModelSettings, *, symmetries: bool = True
+    info: TomogramInfo,
+    network: TileableNetwork,
+    settings: ModelSettings,
+    *,
+    symmetries: bool = True,
+    memory: float | None = None,
 ) -> tuple[pd.DataFrame, Prepared]:
     """Find the candidates in one tomogram.
 
@@ -623,6 +637,7 @@ def pick_tomogram(
         network: in eval mode.
         settings: of its model.
         symmetries: average over the eight in-plane symmetries.
+        memory: bytes that a tile may take on the device; by default devices.spare_memory.
 
     Returns:
         The candidates, as find_candidates has them, and the tomogram as the network saw it.
@@ -633,5 +648,5 @@ def pick_tomogram(
     warn_of_scale(info, settings.stored_voxel_size)
     prepared = prepare(read_tomogram(info), settings)
     warn_of_contrast(info, prepared.skewness, settings.skewness)
-    candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries)
+    candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries, memory=memory)
     return candidates, prepared
