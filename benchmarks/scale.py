@@ -61,16 +61,15 @@ def anonymous(pid: int) -> int:
     return total
 
 
-def watched(command: Sequence[str], *, group: Path | None = None, scratch: Path | None = None) -> dict[str, Any]:
+def watched(command: Sequence[str], *, group: Path | None = None) -> dict[str, Any]:
     """Run a command; its exit code, wall and CPU seconds, and the largest RssAnon of its process tree."""
 
     def join() -> None:
         if group is not None:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    environment = dict(os.environ) if scratch is None else {**os.environ, "TMPDIR": str(scratch)}
     before, start, most = os.times(), time.monotonic(), 0
-    process = subprocess.Popen(command, preexec_fn=join, env=environment)
+    process = subprocess.Popen(command, preexec_fn=join)
     while process.poll() is None:
         most = max(most, anonymous(process.pid))
         time.sleep(EVERY)
@@ -118,7 +117,7 @@ def main() -> None:
                 command = [sys.executable, "-m", "cetpick", "pick", str(tomogram), "--model", str(given.model)]
                 command += ["--output", str(Path(folder, "out")), "--overwrite", "--quiet", *given.options]
                 group = None if limit is None else limited(limit)
-                row = watched(command, group=group, scratch=Path(folder))
+                row = watched(command, group=group)
                 if group is not None:
                     group.rmdir()
                 row |= {"size": [x, y, z], "limit_gib": limit, "over_torch_bytes": row["anonymous_bytes"] - base}

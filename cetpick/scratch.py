@@ -1,7 +1,8 @@
 """Arrays that do not fit into memory, in files that nobody sees.
 
 A file has no name in its folder, so that it is gone with the array, or with cetpick, however that ends. The folder is
-that of temporary files (TMPDIR); it should be on a disk, as what lies in memory-backed folders counts as memory.
+the one that the environment variable CETPICK_SCRATCH names, else the one that a workflow uses (its output folder: it is
+on a disk, which /tmp often is not), else that of temporary files.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +25,19 @@ LARGE = 1 << 27
 """Bytes from which an array gets a file."""
 SLAB = 1 << 24
 """Voxels that are worked on at once, at least one slice."""
+VARIABLE = "CETPICK_SCRATCH"
+
+_folder: ContextVar[Path | None] = ContextVar("scratch folder", default=None)
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Make files in this folder, unless the user named another."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -47,15 +63,16 @@ def open_file() -> Iterator[IO[bytes]]:
     Raises:
         InputError: there is no room for what was written.
     """
+    folder = os.environ.get(VARIABLE) or _folder.get()
     try:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             yield file
     except OSError as error:
         raise InputError(
             "no room for working data",
-            file=tempfile.gettempdir(),
-            found=error.strerror,
-            cure="make room there, or let the environment variable TMPDIR name another folder on a disk",
+            file=folder or tempfile.gettempdir(),
+            found=error.strerror or error,
+            cure=f"make room there, or let the environment variable {VARIABLE} name another folder on a disk",
         ) from error
 
 

@@ -174,3 +174,20 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no room for working data"):
         scratch.zeros((scratch.LARGE,), np.uint8)
     assert scratch.zeros((9,), np.uint8).sum() == 0
+
+
+def test_files_go_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_in() -> str:
+        with scratch.open_file() as file:
+            return str(Path(f"/proc/self/fd/{file.fileno()}").readlink().parent)
+
+    monkeypatch.delenv(scratch.VARIABLE, raising=False)
+    (tmp_path / "own").mkdir()
+    with scratch.using(tmp_path):
+        assert made_in() == str(tmp_path)
+        monkeypatch.setenv(scratch.VARIABLE, str(tmp_path / "own"))
+        assert made_in() == str(tmp_path / "own")
+        monkeypatch.setenv(scratch.VARIABLE, str(tmp_path / "none"))
+        with pytest.raises(InputError, match=r"none: no room for working data[\s\S]*No such file"):
+            made_in()
+    assert [path.name for path in tmp_path.rglob("*")] == ["own"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cetpick import scratch
 from cetpick.checkpoint import load_model
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
@@ -211,7 +212,7 @@ def run_pick(
     )
     if training is not None and training.settings.mode == "paper":
         refuse_precision(settings, "paper")
-    with record.keeping_warnings():
+    with record.keeping_warnings(), scratch.using(output):
         listing = list_tomograms(tomograms, options)
         flavour = star or ("relion5" if all(entry.relion for entry in listing if not entry.error) else "relion31")
         check_flavour(listing, flavour)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cetpick import scratch
 from cetpick.config import ModelSettings
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.table import read_table
@@ -309,7 +310,8 @@ class _Reporter:
                 raise InputError("is not there, or not the file any more that was picked", file=record.file)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CetpickWarning)  # given when it was picked
-                prepared = prepare(read_tomogram(replace(record.info, path=record.file)), self._model)
+                with scratch.using(self._output):
+                    prepared = prepare(read_tomogram(replace(record.info, path=record.file)), self._model)
         except CetpickError as error:
             self._summary.lacking[name] = str(error)
             return None

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cetpick import __version__
+from cetpick import __version__, scratch
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
@@ -89,7 +89,7 @@ def run_train(
     names = [output.name, record_beside(output).name]
     prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels])
     record = RunRecord("train", {"train": settings, "inputs": options})
-    with record.keeping_warnings():
+    with record.keeping_warnings(), scratch.using(output.parent):
         labelled = open_labelled(tomograms, labels, options)
         count = sum(len(coordinates) for _, coordinates in labelled)
         if not overwrite:
