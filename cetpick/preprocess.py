@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,16 +33,18 @@ class Exclusions:
     Attributes:
         not_finite: NaN or infinite voxels.
         padding: voxels of constant padding that touches the border.
+        masked: other voxels that lie outside of the region where particles are looked for.
         total: voxels in the volume.
     """
 
     not_finite: int
     padding: int
+    masked: int = 0
     total: int
 
     @property
     def fraction(self) -> float:
-        """Excluded share of the volume, 0 to 1."""
+        """Share of the volume without data, 0 to 1."""
         return (self.not_finite + self.padding) / self.total
 
 
@@ -153,6 +155,43 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
     return valid, found
 
 
+def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusions) -> tuple[Mask | None, Exclusions]:
+    """Which of the voxels (z, y, x) that hold data count, None when all do, and what was left out.
+
+    Args:
+        tomogram: with its region, and the region's mask.
+        present: voxels that hold data, None when all do; see valid_voxels.
+        exclusions: found there.
+
+    Raises:
+        InputError: none counts.
+    """
+    region, mask, shape = tomogram.info.region, tomogram.mask, tomogram.data.shape
+    if mask is None and region.slab is None:
+        return present, exclusions
+    low, high = region.slab or (-np.inf, np.inf)
+    # which voxels of the mask those of the tomogram lie in
+    z, y, x = ((np.arange(n) + 0.5) * m / n for n, m in zip(shape, shape if mask is None else mask.shape, strict=True))
+    plane = np.ix_(y.astype(int), x.astype(int))
+    counted: Mask = scratch.zeros(shape, bool)
+    number = 0
+    for i in range(shape[0]):
+        if low <= (i + 0.5) * tomogram.info.grid.voxel_size <= high:
+            counted[i] = True if mask is None else (np.asarray(mask[int(z[i])]) > 0)[plane]
+            if present is not None:
+                counted[i] &= present[i]
+            number += int(counted[i].sum())
+    if not number:
+        raise InputError(
+            "nothing of the tomogram is left to look at",
+            file=tomogram.info.path,
+            found=f"mask {region.mask}, slab {region.slab}",
+            cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
+        )
+    without_data = exclusions.not_finite + exclusions.padding
+    return counted, replace(exclusions, masked=tomogram.data.size - without_data - number)
+
+
 def _every(data: NDArray[Any], step: int) -> NDArray[Any]:
     """Every step-th voxel of a volume (z, y, x), which is never copied as a whole."""
     if data.flags.c_contiguous:
@@ -245,7 +284,7 @@ class Prepared:
 
     Attributes:
         volume: (z, y, x) float32, normalised, on the working grid.
-        valid: like volume, False where the tomogram holds no data; None when it holds data everywhere.
+        valid: like volume, False where the tomogram holds no data, or lies outside of its region; None when all counts.
         voxel_size: (z, y, x) angstrom of the working grid.
         exclusions: what was left out.
     """
@@ -276,7 +315,8 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     Raises:
         InputError: more than half of the volume holds no data, or all voxels are equal.
     """
-    stored_valid, exclusions = valid_voxels(tomogram)
+    present, exclusions = valid_voxels(tomogram)
+    counted, exclusions = within_region(tomogram, present, exclusions)
     paper, data = settings.mode == "paper", tomogram.data
     merged = 2 if paper else 1
     stored = tomogram.info.grid.voxel_size
@@ -284,13 +324,12 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     scale = (z * merged, y, x)
     levels = _mean_and_spread if paper else centre_and_spread
     limit = np.inf if paper else settings.clip
-    score = _Score(*levels(data, stored_valid), limit)
+    score = _Score(*levels(data, counted), limit)
     depth, height, width = working_shape(data.shape, scale)
     volume: Volume = scratch.zeros((depth // merged, height, width), np.float32)
-    valid: Mask | None = None if stored_valid is None else scratch.zeros(volume.shape, bool)
 
     def read(part: slice) -> Volume:
-        return score(data[part], None if stored_valid is None else stored_valid[part])
+        return score(data[part], None if present is None else present[part])
 
     def place(slab: slice, values: Volume) -> tuple[slice, Volume]:
         if not paper:
@@ -298,17 +337,24 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
         values = merge_slice_pairs(values)
         return slice(slab.start // 2, slab.start // 2 + len(values)), values
 
-    if valid is not None and stored_valid is not None:
-        known = stored_valid
-        for slab, values in _resampled(lambda part: known[part].astype(np.float32), data.shape, scale):
+    def place_mask(mask: Mask | None) -> Mask | None:
+        if mask is None:
+            return None
+        placed: Mask = scratch.zeros(volume.shape, bool)
+        for slab, values in _resampled(lambda part: mask[part].astype(np.float32), data.shape, scale):
             where, values = place(slab, (values > 0.5).astype(np.float32))
-            valid[where] = values > 0.5
+            placed[where] = values > 0.5
+        return placed
+
+    holds_data = place_mask(present)
+    valid = holds_data if counted is present else place_mask(counted)
     for slab, values in _resampled(read, data.shape, scale):
         where, values = place(slab, values)
         volume[where] = values
     score = _Score(*levels(volume, valid), limit)
     for slab in scratch.slabs(volume.shape):
-        volume[slab] = score(volume[slab], None if valid is None else valid[slab])
+        # a particle at the border of its region is seen whole
+        volume[slab] = score(volume[slab], None if holds_data is None else holds_data[slab])
     return Prepared(volume=volume, valid=valid, voxel_size=settings.voxel_size, exclusions=exclusions)
 
 

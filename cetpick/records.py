@@ -74,6 +74,24 @@ class RelionTomogram:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Region:
+    """Where in a tomogram particles are learned and looked for: everywhere, unless something limits it.
+
+    Attributes:
+        mask: a volume of the same extent, on any grid; where it is above 0.
+        mask_version: bytes of that file, and when it was last written to, nanoseconds since 1970.
+        slab: from and to along z, angstrom from the first face of the tomogram.
+    """
+
+    mask: Path | None = None
+    mask_version: tuple[int, int] | None = None
+    slab: tuple[float, float] | None = None
+
+
+EVERYWHERE = Region()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TomogramInfo:
     """All that is known of a tomogram without its voxels.
 
@@ -83,6 +101,7 @@ class TomogramInfo:
         grid: its voxel grid.
         header_voxel_size: angstrom, as the file's header says, None when that is unusable.
         relion: its row of a tomograms.star, if it came from one.
+        region: where in it particles are looked for.
         header: what `info` shows: mode, labels and the like.
     """
 
@@ -91,6 +110,7 @@ class TomogramInfo:
     grid: Grid
     header_voxel_size: float | None = None
     relion: RelionTomogram | None = None
+    region: Region = EVERYWHERE
     header: dict[str, Any] = field(default_factory=dict)
 
 
@@ -101,10 +121,12 @@ class Tomogram:
     Attributes:
         info: name, file and grid.
         data: (z, y, x) array of the stored numbers, often memory-mapped, any real dtype; may hold NaN.
+        mask: (z, y, x) voxels of the region's mask, on a grid of its own; None without one.
     """
 
     info: TomogramInfo
     data: NDArray[Any]
+    mask: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

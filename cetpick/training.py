@@ -170,6 +170,7 @@ def train(
     check_labels([(tomogram.info, labels) for tomogram, labels in labelled], settings.diameter)
     model = model_settings(settings, [tomogram for tomogram, _ in labelled])
     examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
+    examples = [_labels_with_data(example) for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
     if settings.mode == "paper":
         paper = PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps)
@@ -226,6 +227,40 @@ def train(
     if len(log) >= FEWEST_STEPS:
         warn_of_unlike(outcomes, threshold)
     return TrainedModel(network=network, settings=model, log=log, recipe=told)
+
+
+def _labels_with_data(example: Example) -> Example:
+    """Without labels where the tomogram has no data, or outside of the region to be learned from.
+
+    Raises:
+        InputError: all are there.
+
+    Warns:
+        CetpickWarning: some are.
+    """
+    valid = example.prepared.valid
+    if valid is None:
+        return example
+    last = np.array(valid.shape) - 1
+    cells = np.clip(np.rint(example.on_working_grid(example.labels)[:, ::-1]).astype(int), 0, last)
+    kept = valid[tuple(cells.T)]
+    outside = int((~kept).sum())
+    info = example.tomogram.info
+    if outside == len(cells) > 0:
+        raise InputError(
+            f"no label of tomogram {info.name} lies where there are data to learn from",
+            file=info.path,
+            found=f"{outside} labels in padding or outside of the mask or slab",
+            cure="check --mask and --slab, and the labels with `cetpick check`",
+        )
+    if outside:
+        warnings.warn(
+            f"{info.path}: {outside} of {len(cells)} labels lie in padding or outside of the mask or slab; nothing is "
+            "learned from them",
+            CetpickWarning,
+            stacklevel=3,
+        )
+    return replace(example, labels=example.labels[kept])
 
 
 def _unlabelled_scores(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from cetpick.io.coordinates import read_coordinates
 from cetpick.io.imod import read_mod
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star, write_star
-from tests.conftest import TinySet
+from tests.conftest import Run, TinySet
 
 FAST = ["--steps", "40", "--count-hint", "12", "--quiet", "--threads", "2"]
 
@@ -426,3 +426,78 @@ def test_a_run_that_is_stopped_leaves_no_record_of_an_earlier_one(
     assert cetpick(monkeypatch, *command) == 130
     assert not (output / "run.json").exists()
     assert not (output / "particles.star").exists()
+
+
+def test_a_mask_and_a_slab_limit_the_picks_and_a_rerun_knows_them(
+    results: Path, tiny: TinySet, tmp_path: Path, cetpick: Run
+) -> None:
+    half = np.zeros((12, 48, 52), np.int8)  # binned by 2
+    half[:, :24] = 1
+    (tmp_path / "masks").mkdir()
+    write_mrc(tmp_path / "masks" / "two_mask.mrc", half, voxel_size=1.0)  # a voxel size that nobody set
+    command = ["pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", tmp_path / "out", "--quiet"]
+
+    def picked(*options: object, code: int = 0) -> pd.DataFrame:
+        assert cetpick(*command, *options)[0] == code
+        return pd.read_csv(tmp_path / "out" / "candidates" / "two.csv")
+
+    everywhere = picked()
+    assert everywhere["y"].max() > 60
+    masked = picked("--mask", tmp_path / "masks")
+    assert 5 < len(masked) < len(everywhere)
+    assert masked["y"].max() < 48
+    record = json.loads((tmp_path / "out" / "run.json").read_text())["tomograms"]["two"]
+    assert record["excluded_voxels"]["masked"] == np.prod(tiny.shape) / 2
+    again = json.loads((tmp_path / "out" / "records" / "two.json").read_text())["picked"]
+    picked("--mask", tmp_path / "masks")
+    assert json.loads((tmp_path / "out" / "records" / "two.json").read_text())["picked"] == again
+    both = picked("--mask", tmp_path / "masks", "--slab", "0", "110")
+    assert 0 < len(both) < len(masked)
+    assert both["z"].max() < 11
+    write_mrc(tmp_path / "masks" / "two_mask.mrc", half[:, ::-1], voxel_size=1.0)
+    assert picked("--mask", tmp_path / "masks")["y"].min() > 46
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--mask", "none.mrc"], "no such mask"),
+        (["--mask", "empty"], "not one mask of tomogram two"),
+        (["--mask", "other.mrc"], "is no mask of tomogram two"),
+        (["--mask", "zeros.mrc"], "nothing of the tomogram is left to look at"),
+        (["--slab", "50", "20"], "unusable --slab"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_said(
+    results: Path,
+    tiny: TinySet,
+    tmp_path: Path,
+    cetpick: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    match: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    write_mrc("other.mrc", np.zeros((24, 96, 60), np.int8), voxel_size=10.0)
+    write_mrc("zeros.mrc", np.zeros(tiny.shape, np.int8), voxel_size=10.0)
+    code, _, err = cetpick(
+        "pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", "out", "--quiet", *options
+    )
+    assert code == 2
+    assert match in err
+    assert "Traceback" not in err
+    assert not Path("out", "particles.star").exists()
+
+
+def test_labels_outside_of_the_mask_teach_nothing(tiny: TinySet, tmp_path: Path, cetpick: Run) -> None:
+    inside = np.ones(tiny.shape, np.int8)
+    labels = read_mod(tiny.labels).objects[0].contours[0].points
+    inside[:, :, : int(np.sort(labels[:, 0])[3])] = 0
+    write_mrc(tmp_path / "mask.mrc", inside, voxel_size=10.0)
+    code, _, err = cetpick(
+        "train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, "-o", tmp_path / "m.safetensors",
+        "--steps", "3", "--count-hint", "12", "--quiet", "--mask", tmp_path / "mask.mrc",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "of 8 labels lie in padding or outside of the mask or slab" in " ".join(err.split())

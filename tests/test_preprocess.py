@@ -1,6 +1,7 @@
 import errno
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from cetpick.preprocess import (
     valid_voxels,
     working_shape,
 )
-from cetpick.records import Grid, Tomogram, TomogramInfo
+from cetpick.records import Grid, Region, Tomogram, TomogramInfo
 
 
 def tomogram(data: np.ndarray, voxel_size: float = 10.0) -> Tomogram:
@@ -191,3 +192,24 @@ def test_files_go_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(InputError, match=r"none: no room for working data[\s\S]*No such file"):
             made_in()
     assert [path.name for path in tmp_path.rglob("*")] == ["own"]
+
+
+def test_a_region_counts_for_statistics_and_places_but_not_for_grey_values() -> None:
+    data = noise((20, 40, 48))
+    data[:, :, 24:] *= 3  # what the mask leaves out is unlike the rest
+    mask = np.zeros((10, 20, 24), np.int8)  # binned by 2
+    mask[:, :, :12] = 1
+    where = Region(mask=Path("m.mrc"), slab=(50.0, 150.0))
+    limited = tomogram(data)
+    limited = replace(limited, info=replace(limited.info, region=where), mask=mask)
+    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(10, 10, 10), clip=1000.0)
+    prepared = prepare(limited, settings)
+    expected = np.zeros(data.shape, bool)
+    expected[5:15, :, :24] = True
+    np.testing.assert_array_equal(prepared.valid, expected)
+    assert prepared.exclusions.masked == (~expected).sum()
+    assert prepared.volume[expected].std() == pytest.approx(1, abs=0.05)
+    assert prepared.volume[:, :, 24:].mean() > 20
+    nothing = replace(limited, info=replace(limited.info, region=replace(where, slab=(500.0, 600.0))))
+    with pytest.raises(InputError, match="nothing of the tomogram is left"):
+        prepare(nothing, settings)

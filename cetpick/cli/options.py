@@ -86,6 +86,16 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 VoxelSize = Annotated[
     float | None, typer.Option(metavar="ANGSTROM", help="Voxel size of the tomograms, in the place of their headers'.")
 ]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|DIR", help="Learn and pick only where this volume is above 0; or a folder with TOMOGRAM_mask.mrc."
+    ),
+]
+Slab = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="FROM TO", help="Learn and pick only between these distances along z, angstrom."),
+]
 WhichTomogram = Annotated[Which, typer.Option(help="Which tomograms of a tomograms.star.")]
 Names = Annotated[Naming, typer.Option(help="Name tomograms by file, or by parent folder and file.")]
 Binned = Annotated[

@@ -44,6 +44,8 @@ def pick(
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
+    mask: opt.Mask = None,
+    slab: opt.Slab = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Pick the I-th of N parts of the tomograms; then `cetpick collect OUT`."),
@@ -90,7 +92,9 @@ def pick(
             tomograms, output=output, model=model, training=training,
             settings=PickSettings(threshold=threshold, precision=target_precision, top=top),
             star=star.value if star else None,
-            options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
+            options=InputOptions(
+                voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab
+            ),
             device=device, threads=threads, memory=memory * 2**30 if memory else None,
             shard=Shard.parse(shard) if shard else None, resume=resume,
             overwrite=overwrite, report=not no_report, progress=reporter.step, say=reporter.say,

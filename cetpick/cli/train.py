@@ -25,6 +25,8 @@ def train(
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
+    mask: opt.Mask = None,
+    slab: opt.Slab = None,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
@@ -43,7 +45,9 @@ def train(
     from cetpick.workflows.train import run_train
 
     settings = TrainSettings(mode=mode.value, diameter=diameter, steps=steps, count_hint=count_hint, seed=seed)
-    inputs = InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned)
+    inputs = InputOptions(
+        voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab
+    )
     with reporting(quiet=quiet) as reporter:
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,

@@ -118,7 +118,23 @@ def read_tomogram(
             found="{2} x {1} x {0} voxels".format(*header.shape),
         )
     _, read_voxels = _readers(source.path)
-    return Tomogram(info=source, data=read_voxels(source.path, header))
+    mask = None if source.region.mask is None else _read_mask(source.region.mask, source)
+    return Tomogram(info=source, data=read_voxels(source.path, header), mask=mask)
+
+
+def _read_mask(path: Path, info: TomogramInfo) -> NDArray[Any]:
+    """The voxels of a mask; their size does not count, as programs that make masks often leave it out."""
+    read_header, read_voxels = _readers(path)
+    header = read_header(path)
+    scale = header.shape[2] / info.grid.shape[2]
+    if any(abs(n - scale * whole) > max(1.0, scale) for n, whole in zip(header.shape, info.grid.shape, strict=True)):
+        raise InputError(
+            f"is no mask of tomogram {info.name}",
+            file=path,
+            expected="{2} x {1} x {0} voxels, or all of them binned alike".format(*info.grid.shape),
+            found="{2} x {1} x {0} voxels".format(*header.shape),
+        )
+    return read_voxels(path, header)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +15,10 @@ from cetpick.io.coordinates import pair_labels
 from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
-from cetpick.io.tomograms import Listed, list_inputs, open_inputs
-from cetpick.records import Coordinates, Tomogram, TomogramInfo
+from cetpick.io.omezarr import is_store
+from cetpick.io.tomograms import Listed, list_inputs, open_inputs, tomogram_name
+from cetpick.records import Coordinates, Region, Tomogram, TomogramInfo
+from cetpick.workflows.record import size_and_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +30,60 @@ class InputOptions:
         which: tomograms of a tomograms.star to read.
         names: name tomograms by file, or by parent folder and file.
         binned: RELION coordinates are in binned voxels (True), unbinned pixels (False), or told from the file (None).
+        mask: a volume that is above 0 where particles are looked for, or a folder with one for each tomogram, called
+            like it; see find_mask.
+        slab: from and to along z, angstrom, where they are looked for.
     """
 
     voxel_size: float | None = None
     which: Literal["reconstructed", "denoised"] = "reconstructed"
     names: Literal["file", "parent"] = "file"
     binned: bool | None = None
+    mask: Path | None = None
+    slab: tuple[float, float] | None = None
+
+
+def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
+    """The tomogram with the region that the options give.
+
+    Raises:
+        InputError: there is no mask for it, or the slab is none.
+    """
+    if options.mask is None and options.slab is None:
+        return info
+    mask = None if options.mask is None else find_mask(options.mask, info)
+    if options.slab is not None and not 0 <= options.slab[0] < options.slab[1]:
+        low, high = options.slab
+        raise InputError("unusable --slab", expected="two distances, 0 <= FROM < TO", found=f"{low:g} {high:g}")
+    version = None if mask is None else size_and_time(mask)
+    return replace(info, region=Region(mask=mask, mask_version=version, slab=options.slab))
+
+
+def find_mask(path: Path, info: TomogramInfo) -> Path:
+    """The mask of a tomogram: `path` itself, or the file in that folder called like the tomogram.
+
+    Its name is that of the tomogram (with or without the ending _mask), with any ending of a volume.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    if not path.exists():
+        raise InputError("no such mask", file=path)
+    if not path.is_dir() or is_store(path):
+        return path.absolute()
+    found = sorted(
+        file
+        for file in path.iterdir()
+        if tomogram_name(file).removesuffix("_mask") in (info.name, tomogram_name(info.path))
+    )
+    if len(found) != 1:
+        raise InputError(
+            f"not one mask of tomogram {info.name}",
+            file=path,
+            expected=f"a volume {info.name}.mrc or {info.name}_mask.mrc",
+            found=", ".join(file.name for file in found) or "none",
+        )
+    return found[0].absolute()
 
 
 def list_tomograms(paths: Sequence[Path], options: InputOptions) -> list[Listed]:
@@ -59,6 +109,7 @@ def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[T
     """
     _require_some(paths)
     infos, failures = open_inputs(paths, voxel_size=options.voxel_size, which=options.which, names=options.names)
+    infos = [limited(info, options) for info in infos]
     if not infos:
         raise none_usable(failures)
     return infos, failures

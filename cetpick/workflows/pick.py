@@ -27,6 +27,7 @@ from cetpick.tiling import TileableNetwork
 from cetpick.workflows.collect import run_collect
 from cetpick.workflows.inputs import (
     InputOptions,
+    limited,
     list_tomograms,
     none_usable,
     open_labelled,
@@ -447,7 +448,7 @@ def _open(listing: Sequence[Listed], part: Shard, options: InputOptions) -> tupl
         warned: list[str] = []
         try:
             with keeping_warnings(warned):
-                info = listing[place].open(voxel_size=options.voxel_size)
+                info = limited(listing[place].open(voxel_size=options.voxel_size), options)
         except CetpickError as error:
             failures[place] = error
         else:

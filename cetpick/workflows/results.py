@@ -23,7 +23,7 @@ from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.relion import Flavour
 from cetpick.io.table import read_table, write_table
 from cetpick.peaks import suppress
-from cetpick.records import Grid, Picks, RelionTomogram, TomogramInfo
+from cetpick.records import Grid, Picks, Region, RelionTomogram, TomogramInfo
 from cetpick.workflows.record import RunRecord, Stamp, read_json, read_record, size_and_time, write_json
 
 FORMAT = 1
@@ -325,7 +325,11 @@ def judge(
     same = record.input.fits(info.path, content=moved)
     if moved and not same:
         return "pick", f"{name}: of another tomogram of this name, {record.file}"
-    if not same or record.info.grid != info.grid or not record.holds(output, files[2]):
+    if (
+        not same
+        or (record.info.grid, record.info.region) != (info.grid, info.region)
+        or not record.holds(output, files[2])
+    ):
         return "pick", None
     return "nothing" if record.cut == cut and record.holds(output, *files) else "cut", None
 
@@ -551,7 +555,7 @@ def _key(output: Path, path: Path) -> str:
 
 
 def _info(values: Mapping[str, Any]) -> TomogramInfo:
-    grid, relion = values["grid"], values["relion"]
+    grid, relion, region = values["grid"], values["relion"], values["region"]
     return TomogramInfo(
         name=values["name"],
         path=Path(values["path"]),
@@ -560,5 +564,10 @@ def _info(values: Mapping[str, Any]) -> TomogramInfo:
         relion=relion
         and RelionTomogram(
             **relion | {"size": tuple(relion["size"]), "star": Path(relion["star"]), "project": Path(relion["project"])}
+        ),
+        region=Region(
+            mask=region["mask"] and Path(region["mask"]),
+            mask_version=region["mask_version"] and tuple(region["mask_version"]),
+            slab=region["slab"] and tuple(region["slab"]),
         ),
     )

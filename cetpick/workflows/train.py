@@ -225,7 +225,8 @@ def _identity(labelled: Sequence[tuple[TomogramInfo, Coordinates]], settings: Tr
     values: list[Any] = [__version__, dataclasses.asdict(settings)]
     for info, labels in labelled:
         points = hashlib.sha256(labels.xyz.tobytes()).hexdigest()
-        values.append([record.values["inputs"][str(info.path)], info.grid.voxel_size, points])
+        region = [info.region.mask_version, info.region.slab]
+        values.append([record.values["inputs"][str(info.path)], info.grid.voxel_size, points, region])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
