@@ -188,6 +188,8 @@ def train(
 
     labels = sum(len(e.labels) for e in examples)
     hint = settings.count_hint
+    if hint is not None:
+        _refuse_crowd(hint, [e.tomogram.info for e in examples], settings.diameter)
     if hint is not None and hint * len(examples) < labels:
         warnings.warn(
             f"--count-hint {hint:g} is below the number of labels, {labels} in {len(examples)} tomograms",
@@ -227,6 +229,22 @@ def train(
     if len(log) >= FEWEST_STEPS:
         warn_of_unlike(outcomes, threshold)
     return TrainedModel(network=network, settings=model, log=log, recipe=told)
+
+
+def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -> None:
+    """Refuse a count of particles that no tomogram has room for.
+
+    Raises:
+        InputError: spheres of the diameter, as close as they can be, would be fewer.
+    """
+    rooms = [np.prod(info.grid.shape) * info.grid.voxel_size**3 / (diameter**3 / np.sqrt(2)) for info in infos]
+    if hint > max(rooms):
+        raise InputError(
+            "more particles expected than have room",
+            expected=f"--count-hint of at most {max(rooms):.0f}, as many spheres as fill a tomogram",
+            found=f"{hint:g}",
+            cure="give the number of particles in one tomogram, or leave --count-hint out",
+        )
 
 
 def _labels_with_data(example: Example) -> Example:

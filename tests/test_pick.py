@@ -277,6 +277,11 @@ def test_inverted_contrast_and_another_scale_are_said(
     err = capsys.readouterr().err
     assert "protein seems bright here but was dark in training" in err
     assert "25 angstrom a voxel, but the model was trained at 10" in err
+    with mrcfile.open(tiny.path("two")) as file:
+        write_mrc(tmp_path / "thin.mrc", file.data[:12], voxel_size=10.0)
+    command = ["pick", tmp_path / "thin.mrc", "--model", results / "model.safetensors", "-o", tmp_path / "thin", "-q"]
+    assert cetpick(monkeypatch, *command) == 0
+    assert "its shortest side, 120 angstrom, is less than the particle's diameter of 160" in capsys.readouterr().err
 
 
 def test_paper_mode_runs_through(

@@ -200,3 +200,9 @@ def test_settings_check_themselves() -> None:
     for bad in ({"count_hint": 0}, {"steps": 0}, {"mode": "papre"}, {"hidden": "maybe"}):
         with pytest.raises(InputError, match="unusable setting"):
             TrainSettings(diameter=250, **bad)
+
+
+@pytest.mark.filterwarnings("ignore:only 8 labels")
+def test_a_count_without_room_is_refused(tiny: TinySet) -> None:
+    with pytest.raises(InputError, match=r"more particles expected than have room[\s\S]*at most 83,"):
+        train(labelled(tiny), TrainSettings(diameter=tiny.diameter, count_hint=500, **SMALL), device=CPU)

@@ -242,6 +242,22 @@ def warn_of_scale(info: TomogramInfo, trained: float) -> None:
         )
 
 
+def warn_of_thinness(info: TomogramInfo, diameter: float) -> None:
+    """Warn of a tomogram that no particle (diameter in angstrom) fits into.
+
+    Warns:
+        CetpickWarning: an axis is shorter than the particle.
+    """
+    shortest = min(info.grid.shape) * info.grid.voxel_size
+    if shortest < diameter:
+        warnings.warn(
+            f"{info.path}: its shortest side, {shortest:.0f} angstrom, is less than the particle's diameter of "
+            f"{diameter:g}; picks mean little. Check the voxel size, and whether this is the whole tomogram",
+            CetpickWarning,
+            stacklevel=2,
+        )
+
+
 def warn_of_contrast(info: TomogramInfo, skewness: float, trained: float) -> None:
     """Warn when protein seems dark in one and bright in the other, by the sign of the grey values' skewness.
 

@@ -33,6 +33,7 @@ from cetpick.workflows.inputs import (
     open_labelled,
     warn_of_contrast,
     warn_of_scale,
+    warn_of_thinness,
 )
 from cetpick.workflows.record import (
     RunRecord,
@@ -648,6 +649,7 @@ def pick_tomogram(
         CetpickError: the tomogram cannot be used.
     """
     warn_of_scale(info, settings.stored_voxel_size)
+    warn_of_thinness(info, settings.diameter)
     prepared = prepare(read_tomogram(info), settings)
     warn_of_contrast(info, prepared.skewness, settings.skewness)
     candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries, memory=memory)
