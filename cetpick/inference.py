@@ -26,7 +26,6 @@ def find_candidates(
     grid: Grid,
     settings: ModelSettings,
     *,
-    symmetries: bool = True,
     memory: float | None = None,
 ) -> pd.DataFrame:
     """All scored candidates of a prepared tomogram.
@@ -39,7 +38,6 @@ def find_candidates(
         prepared: the tomogram on the working grid.
         grid: of the tomogram as stored.
         settings: of the model.
-        symmetries: average over the eight in-plane symmetries; `default` mode only.
         memory: bytes that a tile may take; see tiling.heatmap.
 
     Returns:
@@ -47,7 +45,7 @@ def find_candidates(
     """
     device = next(network.parameters()).device
     paper = settings.mode == "paper"
-    logits = heatmap(network, prepared.volume, device=device, memory=memory, symmetries=symmetries and not paper)
+    logits = heatmap(network, prepared.volume, device=device, memory=memory, both_ways=not paper)
     floor = float(np.log(settings.floor / (1 - settings.floor)))
     if paper:
         cells = local_maxima(logits, floor=floor, size=PAPER_NEIGHBOURHOOD)

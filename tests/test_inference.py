@@ -39,18 +39,18 @@ def trained_looking(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("network", "symmetries"),
+    ("network", "both_ways"),
     [(DefaultNetwork(), False), (DefaultNetwork(width=4, fused=4), True), (PaperNetwork(), False)],
-    ids=["default", "default with symmetries", "paper"],
+    ids=["default", "default both ways", "paper"],
 )
-def test_tiles_equal_the_whole_volume(network: nn.Module, symmetries: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_equal_the_whole_volume(network: nn.Module, both_ways: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_looking(network)
     volume = np.random.default_rng(1).standard_normal((7, 131, 90), np.float32)
     device = torch.device("cpu")
     monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (7, 136, 96))
-    whole = heatmap(network, volume, device=device, symmetries=symmetries)
+    whole = heatmap(network, volume, device=device, both_ways=both_ways)
     monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (4, 72, 48))
-    tiled = heatmap(network, volume, device=device, symmetries=symmetries)
+    tiled = heatmap(network, volume, device=device, both_ways=both_ways)
     assert whole.shape == (7, 66, 45)
     assert whole.std() > 0.02
     np.testing.assert_allclose(tiled, whole, atol=1e-4, rtol=1e-4)

@@ -160,7 +160,6 @@ def run_pick(
     star: Flavour | None = None,
     device: str = "auto",
     threads: int | None = None,
-    symmetries: bool = True,
     memory: float | None = None,
     shard: Shard | None = None,
     resume: bool = False,
@@ -184,7 +183,6 @@ def run_pick(
         star: flavour of particles.star; by default relion5 for tomograms of a tomograms.star, else relion31.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
-        symmetries: average over the eight in-plane symmetries.
         memory: bytes that a tile may take on the device; by default devices.spare_memory.
         shard: pick this part only, and leave it to `collect` to make particles.star and run.json.
         resume: go on from the checkpoint of a training that was stopped, if there is one.
@@ -234,7 +232,7 @@ def run_pick(
         if not overwrite:
             if untrained:
                 refuse_earlier(output, [used.name, record_beside(used).name])
-            _compare(output, jobs, listing, None if untrained else _aim(used, settings, symmetries))
+            _compare(output, jobs, listing, None if untrained else _aim(used, settings))
         if untrained:
             assert training is not None
             _require_one_usable([job.info for job in jobs])
@@ -251,7 +249,7 @@ def run_pick(
                     overwrite=overwrite,
                     progress=progress,
                 )
-        maker, cut, model_settings = _aim(used, settings, symmetries)
+        maker, cut, model_settings = _aim(used, settings)
         record.values |= {"model_file": str(used), "model": model_settings}
         if training is not None:
             _note_training(record, train_record, used, before=trained_before)
@@ -394,9 +392,7 @@ class _Batch:
         info, start = job.info, time.monotonic()
         before = size_and_time(info.path)
         with keeping_warnings(job.warnings), self._record.timed("picking"):
-            candidates, prepared = pick_tomogram(
-                info, network, settings, symmetries=self.plan.maker.symmetries, memory=self._memory
-            )
+            candidates, prepared = pick_tomogram(info, network, settings, memory=self._memory)
         seconds = round(time.monotonic() - start, 3)
         with self._record.timed("hashing"):
             stamp = Stamp.of(info.path)
@@ -478,7 +474,7 @@ def _prepare(
     prepare_output(output, names, overwrite=True, inputs=[*inputs, *([model] if model else [])])
 
 
-def _aim(model: Path, settings: PickSettings, symmetries: bool) -> tuple[Maker, Cut, ModelSettings]:
+def _aim(model: Path, settings: PickSettings) -> tuple[Maker, Cut, ModelSettings]:
     """What is to make the candidates, what is to cut them, and the model's settings.
 
     Raises:
@@ -486,7 +482,7 @@ def _aim(model: Path, settings: PickSettings, symmetries: bool) -> tuple[Maker, 
     """
     model_settings = read_settings(model)
     calibrated = bool(model_settings.calibration)
-    maker = Maker(model=Stamp.of(model).sha256, symmetries=symmetries, calibrated=calibrated)
+    maker = Maker(model=Stamp.of(model).sha256, calibrated=calibrated)
     return maker, Cut.chosen(settings, model_settings), model_settings
 
 
@@ -630,7 +626,6 @@ def pick_tomogram(
     network: TileableNetwork,
     settings: ModelSettings,
     *,
-    symmetries: bool = True,
     memory: float | None = None,
 ) -> tuple[pd.DataFrame, Prepared]:
     """Find the candidates in one tomogram.
@@ -639,7 +634,6 @@ def pick_tomogram(
         info: the tomogram, not yet read.
         network: in eval mode.
         settings: of its model.
-        symmetries: average over the eight in-plane symmetries.
         memory: bytes that a tile may take on the device; by default devices.spare_memory.
 
     Returns:
@@ -652,5 +646,5 @@ def pick_tomogram(
     warn_of_thinness(info, settings.diameter)
     prepared = prepare(read_tomogram(info), settings)
     warn_of_contrast(info, prepared.skewness, settings.skewness)
-    candidates = find_candidates(network, prepared, info.grid, settings, symmetries=symmetries, memory=memory)
+    candidates = find_candidates(network, prepared, info.grid, settings, memory=memory)
     return candidates, prepared

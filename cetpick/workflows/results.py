@@ -47,13 +47,11 @@ class Maker:
     Attributes:
         cetpick: version.
         model: SHA-256 of the model file.
-        symmetries: averaged over the eight in-plane symmetries.
         calibrated: its scores are probabilities.
     """
 
     cetpick: str = __version__
     model: str
-    symmetries: bool
     calibrated: bool
 
     def unlike(self, other: Maker) -> str | None:
@@ -62,7 +60,7 @@ class Maker:
             return f"made by cetpick {other.cetpick}, this is {self.cetpick}"
         if self.model != other.model:
             return f"made with another model, SHA-256 {other.model[:12]}... and not {self.model[:12]}..."
-        return None if self == other else "made with other symmetries"
+        return None if self == other else "made with scores of another kind"
 
 
 @dataclass(frozen=True, kw_only=True)
