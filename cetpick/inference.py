@@ -10,6 +10,7 @@ from scipy.special import expit
 from cetpick.centring import centred
 from cetpick.config import ModelSettings
 from cetpick.mixture import calibrate
+from cetpick.networks.fold import folded
 from cetpick.peaks import local_maxima, refine, suppress
 from cetpick.preprocess import Prepared
 from cetpick.records import Grid
@@ -45,7 +46,7 @@ def find_candidates(
     """
     device = next(network.parameters()).device
     paper = settings.mode == "paper"
-    logits = heatmap(network, prepared.volume, device=device, memory=memory, both_ways=not paper)
+    logits = heatmap(folded(network), prepared.volume, device=device, memory=memory, both_ways=not paper)
     floor = float(np.log(settings.floor / (1 - settings.floor)))
     if paper:
         cells = local_maxima(logits, floor=floor, size=PAPER_NEIGHBOURHOOD)

@@ -11,6 +11,7 @@ from cetpick.config import ModelSettings, ParticleClass
 from cetpick.inference import find_candidates
 from cetpick.networks import Output
 from cetpick.networks.default import DefaultNetwork
+from cetpick.networks.fold import folded
 from cetpick.networks.paper import PaperNetwork
 from cetpick.preprocess import Exclusions, Prepared
 from cetpick.records import Grid
@@ -113,6 +114,16 @@ def test_smaller_tiles_when_the_memory_runs_out() -> None:
     network.forward = fails
     with pytest.raises(torch.OutOfMemoryError, match="never enough"):
         heatmap(network, volume, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
+def test_folded_batch_norms_change_nothing(network: nn.Module) -> None:
+    trained_looking(network)
+    crops = torch.randn((1, 1, 6, 64, 64), generator=torch.Generator().manual_seed(1))
+    quick = folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) for module in quick.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(crops).heatmap, network(crops).heatmap, atol=1e-4, rtol=1e-4)
 
 
 class Blur(nn.Module):
