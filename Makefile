@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo test test-slow docs lint clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,5 +40,9 @@ test-slow: $(VENV)/.installed-dev  ## Tests with RELION, Slurm, podman, Chromium
 	PYTHON=$(PYTHON) tests/slow/install.sh
 	$(BIN)/pytest -m slow
 
+docs: $(VENV)/.installed-dev  ## The documentation as a site, ./site/index.html; a dead link is an error.
+	$(BIN)/python docs/cli.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --nitpicky --conf-dir docs . site
+
 clean:  ## Remove what the targets made.
-	rm -rf $(VENV) .venv-scipion demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-scipion demo site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -27,7 +27,7 @@ def demo(
     Examples:
       cetpick demo
 
-      cetpick demo -o /tmp/demo --device cuda
+      cetpick demo -o demo_gpu --device cuda
     """
     from cetpick.cli.progress import reporting
     from cetpick.workflows.demo import run_demo
