@@ -63,17 +63,22 @@ def open_file() -> Iterator[IO[bytes]]:
     Raises:
         InputError: there is no room for what was written.
     """
-    folder = os.environ.get(VARIABLE) or _folder.get()
+    folder = os.environ.get(VARIABLE) or _existing(_folder.get())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             yield file
     except OSError as error:
         raise InputError(
-            "no room for working data",
+            "cannot keep working data",
             file=folder or tempfile.gettempdir(),
             found=error.strerror or error,
             cure=f"make room there, or let the environment variable {VARIABLE} name another folder on a disk",
         ) from error
+
+
+def _existing(folder: Path | None) -> Path | None:
+    """The folder, or the nearest one above it that is there: output folders are made when something is written."""
+    return None if folder is None else next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 def slabs(shape: tuple[int, int, int], *, multiple: int = 1) -> Iterator[slice]:

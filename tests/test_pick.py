@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cetpick import scratch
 from cetpick.cli import main
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.imod import read_mod
@@ -506,3 +507,19 @@ def test_labels_outside_of_the_mask_teach_nothing(tiny: TinySet, tmp_path: Path,
     )  # fmt: skip
     assert code == 0, err
     assert "of 8 labels lie in padding or outside of the mask or slab" in " ".join(err.split())
+
+
+def test_large_tomograms_are_picked_from_files_alike(
+    results: Path, tiny: TinySet, tmp_path: Path, cetpick: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "LARGE", 1)
+    monkeypatch.setattr(scratch, "SLAB", 1)
+    output = tmp_path / "new" / "out"
+    code, _, err = cetpick(
+        "pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", output, "--memory", "0.02", "-q"
+    )
+    assert code == 0, err
+    found, same = (pd.read_csv(folder / "candidates" / "two.csv") for folder in (output, results))
+    assert len(found) == len(same)
+    np.testing.assert_allclose(found[["x", "y", "z"]], same[["x", "y", "z"]], atol=0.3)
+    np.testing.assert_allclose(found["score"], same["score"], atol=0.02)

@@ -172,7 +172,7 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(InputError, match="no room for working data"):
+    with pytest.raises(InputError, match="cannot keep working data"):
         scratch.zeros((scratch.LARGE,), np.uint8)
     assert scratch.zeros((9,), np.uint8).sum() == 0
 
@@ -184,12 +184,14 @@ def test_files_go_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.delenv(scratch.VARIABLE, raising=False)
     (tmp_path / "own").mkdir()
+    with scratch.using(tmp_path / "not" / "there yet"):
+        assert made_in() == str(tmp_path)
     with scratch.using(tmp_path):
         assert made_in() == str(tmp_path)
         monkeypatch.setenv(scratch.VARIABLE, str(tmp_path / "own"))
         assert made_in() == str(tmp_path / "own")
         monkeypatch.setenv(scratch.VARIABLE, str(tmp_path / "none"))
-        with pytest.raises(InputError, match=r"none: no room for working data[\s\S]*No such file"):
+        with pytest.raises(InputError, match=r"none: cannot keep working data[\s\S]*No such file"):
             made_in()
     assert [path.name for path in tmp_path.rglob("*")] == ["own"]
 
