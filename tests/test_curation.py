@@ -465,8 +465,10 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     mod(model, data / f"{name}.mrc", shown.xyz[1:])  # 3dmod saves it where it was
     last = out.splitlines()[-1].split()
     assert last[:2] == ["cetpick", "curate"]
-    run(*last[1:])
-    told = json.loads((data / "round2" / "curate.json").read_text())["tomograms"]
+    assert f"--train {' --train '.join(f'{of}.mrc' for of in sorted(names))}" in run(*last[1:])
+    record = json.loads((data / "round2" / "curate.json").read_text())
+    assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
+    told = record["tomograms"]
     assert told[name] == {"kept": len(expected) - 1, "rejected": 1, "added": 0, "moved": 0}
     assert sum(counts["kept"] for counts in told.values()) == 9
 

@@ -137,10 +137,11 @@ def run_curate(
             found.append(compare(info, table, xyz, tolerance=tolerance, radius=radius))
         _require_some_kept(picks, found, tolerance)
     summary.tomograms = {of.info.name: of.counts for of in found}
-    summary.paths = [of.info.path for of in found if len(of.rejected) or len(of.added)]
     tables = {"rejected": [(of.info, of.rejected) for of in found], "added": [(of.info, of.added) for of in found]}
     if keep:
         tables["kept"] = [(of.info, of.kept) for of in found]
+    used = {info.name for items in tables.values() for info, table in items if len(table)}
+    summary.paths = [info.path for info in infos if info.name in used]
     relion5 = all(info.relion is not None for info in infos)
     with all_or_none(output / name for name in (*FILES, RECORD)):
         for name in FILES:
@@ -149,8 +150,8 @@ def run_curate(
             if filled := [(info, table) for info, table in items if len(table)]:
                 summary.files[what] = output / f"{what}.star"
                 write_coordinates(summary.files[what], filled, format="relion5" if relion5 else "relion31")
-        sources = [path for path in (picks, *curated) if path.is_file()]
-        record.add_inputs(sources)
+        sources = [coordinates.source for _, coordinates in pairs if coordinates.source]
+        record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *sources]))
         record.values["outputs"] = [str(path) for path in summary.files.values()]
         record.values |= {"diameter": diameter, "tomograms": summary.tomograms, "skipped": summary.skipped}
         record.write(output / RECORD)
