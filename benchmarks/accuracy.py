@@ -272,6 +272,25 @@ def calibration_error(result: Result) -> float | None:
     return float(np.abs(gaps).sum() / picks.sum())
 
 
+def read_scenes(output: Path, tomograms: Sequence[Path]) -> tuple[dict[str, Any], list[Scene]]:
+    """run.json of an output folder of `pick`, and the candidates in it with the truth beside each tomogram."""
+    record = json.loads((output / "run.json").read_text())
+    scenes = []
+    for path in tomograms:
+        info = read_info(path)
+        found = pd.read_csv(output / "candidates" / f"{info.name}.csv")
+        scene = Scene(
+            name=info.name,
+            picks=as_points(found[["x", "y", "z"]].to_numpy()),
+            scores=found["score"].to_numpy(),
+            truth=points(path.with_name(f"{path.stem}_truth.csv")),
+            shape=info.grid.shape,
+            threshold=record["threshold"],
+        )
+        scenes.append(scene)
+    return record, scenes
+
+
 def judge(
     scenes: Sequence[Scene],
     *,
@@ -369,20 +388,9 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
         command += ["--threads", str(threads)] if threads else []
     cost = measured(command, work / "log.txt", threads)
 
-    record = json.loads((work / "picks" / "run.json").read_text())
-    scenes = []
-    for path in tomograms:
-        info = read_info(path)
-        found = pd.read_csv(work / "picks" / "candidates" / f"{info.name}.csv")
-        scene = Scene(
-            name=info.name,
-            picks=as_points(found[["x", "y", "z"]].to_numpy()),
-            scores=found["score"].to_numpy(),
-            truth=points(path.with_name(f"{path.stem}_truth.csv")),
-            shape=info.grid.shape,
-            threshold=record["threshold"],
-        )
-        scenes.append(unlabelled_scene(scene, labels.labelled, dataset.radius) if run.judge == "train" else scene)
+    record, scenes = read_scenes(work / "picks", tomograms)
+    if run.judge == "train":
+        scenes = [unlabelled_scene(scene, labels.labelled, dataset.radius) for scene in scenes]
     particles = len(points(dataset.folder / "train_truth.csv"))
     count = record.get("model", {}).get("count")
     figures = judge(

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
         valid: like crops, 1 where there is data, 0 in padding.
         centres: (B, N, 3) x, y, z of the labels in voxels of the crop; unused places lie FAR away.
         doubtful: like centres, for the places that are neither positive nor negative.
-        uniform: (B,) True for crops drawn anywhere, False for those around a label.
+        uniform: (B,) True for crops drawn anywhere, False for those around a label or a rejected place.
     """
 
     crops: Tensor
@@ -49,12 +49,14 @@ class Example:
         prepared: on the working grid.
         labels: (n, 3) x, y, z of labelled particles, stored voxels.
         doubtful: (m, 3) places that are neither positive nor negative, stored voxels.
+        rejected: (k, 3) places that are background for certain, stored voxels.
     """
 
     tomogram: Tomogram
     prepared: Prepared
     labels: Points
     doubtful: Points = field(default_factory=lambda: np.empty((0, 3)))
+    rejected: Points = field(default_factory=lambda: np.empty((0, 3)))
 
     @property
     def voxel_size(self) -> float:
@@ -79,12 +81,14 @@ class TrainingVolume:
         valid: (z, y, x) float, 1 where there is data.
         centres: (n, 3) x, y, z of the labels, voxels.
         doubtful: (m, 3) x, y, z of places that may well be unlabelled particles, voxels.
+        rejected: (k, 3) x, y, z of places that are background for certain, voxels.
     """
 
     voxels: Tensor
     valid: Tensor
     centres: Tensor
     doubtful: Tensor
+    rejected: Tensor
 
     @classmethod
     def place(cls, example: Example, *, crop: tuple[int, int, int], device: torch.device) -> TrainingVolume:
@@ -97,18 +101,23 @@ class TrainingVolume:
             "valid": np.pad(present, padding),
             "centres": example.on_working_grid(example.labels),
             "doubtful": example.on_working_grid(example.doubtful),
+            "rejected": example.on_working_grid(example.rejected),
         }
         return cls(**{name: torch.from_numpy(a.astype(np.float32)).to(device) for name, a in arrays.items()})
 
 
-class CropSampler:
-    """Draws random crops, a part of them around labels, the rest anywhere.
+Places = list[tuple[TrainingVolume, Tensor]]
+"""Volumes, and a place (3,) x, y, z in each, voxels."""
 
-    Uniform crops make unlabelled voxels a fair sample of the tomogram; label-centred ones see each label often.
+
+class CropSampler:
+    """Draws random crops, a part of them around labels, a part around rejected places, the rest anywhere.
+
+    Uniform crops make unlabelled voxels a fair sample of the tomogram; the others see each known place often.
     """
 
     JITTER = 0.35
-    """A label lies at most this fraction of the crop from its centre, along each axis."""
+    """A place lies at most this fraction of the crop from its centre, along each axis."""
 
     def __init__(
         self,
@@ -116,29 +125,32 @@ class CropSampler:
         *,
         crop: tuple[int, int, int],
         labelled: float,
+        rejected: float = 0.0,
         reach: tuple[float, float, float],
         generator: torch.Generator,
     ) -> None:
-        """Sample from `volumes` crops of `crop` (z, y, x) voxels, the fraction `labelled` of them around a label.
+        """Sample crops of `crop` (z, y, x) voxels from `volumes`.
+
+        The fraction `labelled` of them lies around a label, the fraction `rejected` around a rejected place.
 
         Points are told as far as `reach` (z, y, x) voxels beyond a crop.
         """
-        self.volumes, self.crop, self.labelled, self.generator = list(volumes), crop, labelled, generator
-        self.reach = reach
-        self._labels = [(v, i) for v, volume in enumerate(self.volumes) for i in range(len(volume.centres))]
+        self.volumes, self.crop, self.generator, self.reach = list(volumes), crop, generator, reach
+        self._labels: Places = [(volume, centre) for volume in self.volumes for centre in volume.centres.cpu()]
+        self._rejected: Places = [(volume, place) for volume in self.volumes for place in volume.rejected.cpu()]
+        self._labelled = labelled if self._labels else 0.0
+        self._known = self._labelled + (rejected if self._rejected else 0.0)
         self._sizes = torch.tensor([float(volume.voxels.numel()) for volume in self.volumes])
 
     def _random(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)
 
-    def _place(self, *, uniform: bool) -> tuple[TrainingVolume, list[int]]:
-        """A random volume and the first voxel (z, y, x) of a crop in it, anywhere or around a label."""
+    def _place(self, around: Places | None) -> tuple[TrainingVolume, list[int]]:
+        """A random volume and the first voxel (z, y, x) of a crop in it, `around` one of these or anywhere."""
         size = torch.tensor(self.crop)
-        if not uniform:
-            v, i = self._labels[int(self._random(1).item() * len(self._labels))]
-            volume = self.volumes[v]
-            centre = volume.centres[i].flip(0).cpu()
-            start = centre - size / 2 + (2 * self._random(3) - 1) * self.JITTER * size
+        if around is not None:
+            volume, place = around[int(self._random(1).item() * len(around))]
+            start = place.flip(0) - size / 2 + (2 * self._random(3) - 1) * self.JITTER * size
         else:
             volume = self.volumes[int(torch.multinomial(self._sizes, 1, generator=self.generator))]
             start = self._random(3) * (torch.tensor(volume.voxels.shape) - size + 1) - 0.5
@@ -154,9 +166,10 @@ class CropSampler:
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""
         crops, valid, centres, doubtful = [], [], [], []
-        uniform = self._random(count) >= self.labelled if self._labels else torch.ones(count, dtype=torch.bool)
-        for anywhere in uniform.tolist():
-            volume, start = self._place(uniform=anywhere)
+        drawn = self._random(count) if self._known else torch.ones(count)
+        for number in drawn.tolist():
+            around = self._labels if number < self._labelled else self._rejected if number < self._known else None
+            volume, start = self._place(around)
             window = tuple(slice(s, s + n) for s, n in zip(start, self.crop, strict=True))
             bits = draw_symmetry(self.generator)
             crops.append(apply_symmetry(volume.voxels[window], bits))
@@ -168,7 +181,7 @@ class CropSampler:
             torch.stack(valid)[:, None],
             pad_sequence(centres, batch_first=True, padding_value=FAR),
             pad_sequence(doubtful, batch_first=True, padding_value=FAR),
-            uniform.to(crops[0].device),
+            (drawn >= self._known).to(crops[0].device),
         )
 
 

@@ -53,7 +53,8 @@ class Scouting:
 
     Attributes:
         count: particles in all training tomograms together, labelled ones included.
-        unlabelled: for each training tomogram (n, 3) x, y, z of its candidates away from labels, stored voxels.
+        unlabelled: for each training tomogram (n, 3) x, y, z of its candidates away from labels and rejected places,
+            stored voxels.
         ranks: like unlabelled, (n,) rank among those of all tomograms, 1 = the best, the geometric mean of both
             scouts; infinite where only one found something.
         labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
@@ -88,7 +89,8 @@ def scout(
     Args:
         settings: of the training; seed, batch, crops and the expected count are used.
         model: working grid and network.
-        examples: training tomograms with all their labels.
+        examples: training tomograms with all their labels. What lies within half a diameter of a rejected place is
+            background to both scouts, and no candidate.
         device: where.
         progress: told of every step.
         checkpoint: where to go on from and to save the state.
@@ -109,7 +111,7 @@ def scout(
         for example, h in zip(known, halves, strict=True):
             radius = model.diameter / 2 / example.voxel_size
             xyz, score = candidates(network, model, example)
-            unknown = ~within(xyz, example.labels, radius)
+            unknown = ~within(xyz, np.vstack([example.labels, example.rejected]), radius)
             tomogram = len(places)
             places.append(xyz[unknown])
             scores.append(score[unknown])

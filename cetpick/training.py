@@ -147,6 +147,7 @@ def train(
     labelled: Sequence[tuple[Tomogram, Coordinates]],
     settings: TrainSettings,
     *,
+    rejected: Sequence[Points] = (),
     device: torch.device,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -156,6 +157,8 @@ def train(
     Args:
         labelled: tomograms and the labels in them (voxels as stored).
         settings: how.
+        rejected: for each tomogram places (n, 3) that are background for certain, half a diameter or more from every
+            label; not used in `paper` mode.
         device: where.
         progress: told of every step.
         checkpoint: where to go on from and to save the state.
@@ -170,6 +173,8 @@ def train(
     check_labels([(tomogram.info, labels) for tomogram, labels in labelled], settings.diameter)
     model = model_settings(settings, [tomogram for tomogram, _ in labelled])
     examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
+    if rejected:
+        examples = [replace(e, rejected=places) for e, places in zip(examples, rejected, strict=True)]
     examples = [_labels_with_data(example) for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
     if settings.mode == "paper":
@@ -287,11 +292,14 @@ def _unlabelled_scores(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
 
 def _outcome(example: Example, diameter: float, xyz: Points, scores: NDArray[np.float64]) -> Outcome:
     info = example.tomogram.info
+    radius = diameter / 2 / info.grid.voxel_size
+    # as labels score high whatever the others do, rejected places score low
+    unknown = ~within(xyz, example.rejected, radius)
     return Outcome(
         name=info.name,
         labels=example.labels,
-        candidates=xyz,
-        scores=scores,
+        candidates=xyz[unknown],
+        scores=scores[unknown],
         volume=float(np.prod(info.grid.shape)),
-        radius=diameter / 2 / info.grid.voxel_size,
+        radius=radius,
     )

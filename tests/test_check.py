@@ -426,12 +426,12 @@ class TestWarning:
         labels = table(tmp_path / "labels.csv", flat.labels[:, [0, 2, 1]])
         inside = Coordinates.from_points(flat.labels[:1], source=labels)  # reading leaves out what lies outside
         with pytest.warns(UserWarning, match=r"labels.csv on .*t1.mrc: these look swapped: xzy fits better"):
-            warn_of_labels(volume, inside, DIAMETER)
+            warn_of_labels(volume, [inside], DIAMETER)
 
     def test_right_or_undecidable_labels_pass(self, tomogram: Path, flat: Scene) -> None:
         volume = Tomogram(info=read_info(tomogram), data=flat.data)
         for xyz in (flat.labels, flat.labels[:2]):
-            warn_of_labels(volume, Coordinates.from_points(xyz), DIAMETER)
+            warn_of_labels(volume, [Coordinates.from_points(xyz)], DIAMETER)
 
 
 def test_judgement_is_reproducible(flat: Scene, flat_response: Response) -> None:

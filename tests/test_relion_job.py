@@ -154,7 +154,8 @@ def test_relion_31_finds_picks_beside_the_suffix_file(project):
 
 def test_relion_5_gets_particles_set_and_annotations(project):
     labels = ("--labels", "t1.csv", "--train", "Import/job001/Tomograms/t1.mrc", "--diameter", "60")
-    assert relion("--in_mics", "tomograms.star", *labels, "--seed", "3", "--max_foo", "1", "--in_3dref", "x") == 0
+    more = ("--seed", "3", "--max_foo", "1", "--in_3dref", "x", "--reject", "gold.mod", "bad.star")
+    assert relion("--in_mics", "tomograms.star", *labels, *more) == 0
     particles = read_star(JOB / "particles.star")["particles"]
     assert list(particles["rlnTomoName"]) == ["t1", "t2"]
     # (v * 4 - size / 2) * 2.5
@@ -176,6 +177,7 @@ def test_relion_5_gets_particles_set_and_annotations(project):
     }  # fmt: skip
     (call,) = calls()
     assert call[-4:] == ["--seed", "3", "--max-foo", "1"]
+    assert [call[i + 1] for i, word in enumerate(call) if word == "--reject"] == ["gold.mod", "bad.star"]
     assert "--in_3dref" not in call
     assert "--in-3dref" not in call
 

@@ -14,6 +14,7 @@ from cetpick import __version__
 from cetpick.cli.check import check
 from cetpick.cli.collect import collect
 from cetpick.cli.convert import convert
+from cetpick.cli.curate import curate
 from cetpick.cli.demo import demo
 from cetpick.cli.doctor import doctor
 from cetpick.cli.evaluate import evaluate
@@ -22,6 +23,7 @@ from cetpick.cli.pick import pick
 from cetpick.cli.repick import repick
 from cetpick.cli.report import report
 from cetpick.cli.simulate import simulate
+from cetpick.cli.suggest import suggest
 from cetpick.cli.train import train
 from cetpick.errors import CetpickError, CetpickWarning
 
@@ -41,7 +43,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done, "
     "130 and 143 stopped by Ctrl-C and SIGTERM.",
 )
-for command in (pick, collect, repick, report, train, check, evaluate, convert, info, simulate, demo, doctor):
+for command in (
+    pick, collect, repick, report, suggest, curate, train, check, evaluate, convert, info, simulate, demo, doctor,
+):  # fmt: skip
     app.command(no_args_is_help=command not in (demo, doctor))(command)
 
 

@@ -68,6 +68,12 @@ Labels = Annotated[
         help="Particle centres in any known format: a file, a folder, or a STAR for many.",
     ),
 ]
+Reject = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reject", readable=False, help="Places that are no particles, in files as of --labels: see docs/curation.md."
+    ),
+]
 Diameter = Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Particle diameter.")]
 Mode = Annotated[ModeName, typer.Option(help="The method: cetpick's own, or the published one.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; by default the mode's own number.")]

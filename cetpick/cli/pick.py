@@ -24,6 +24,7 @@ def pick(
         list[Path] | None,
         typer.Option("--labels", "-l", readable=False, help="Labels: one file for each --train, a folder, or a STAR."),
     ] = None,
+    reject: opt.Reject = None,
     diameter: Annotated[
         float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Of the particle; needed to train.")
     ] = None,
@@ -67,6 +68,8 @@ def pick(
 
       cetpick pick Tomograms/job007/tomograms.star --labels particles.star -d 250 -o picks
 
+      cetpick pick *.rec --labels tomo1.mod --labels round2/added.star --reject round2/rejected.star -d 250 -o picks2
+
       cetpick pick *.rec --model m.safetensors -o picks --shard 3/8
     """
     from cetpick.cli.progress import reporting
@@ -89,7 +92,7 @@ def pick(
         training = Training(tomograms=train or [], labels=labels or [], settings=settings)
     with reporting(quiet=quiet) as reporter:
         summary = run_pick(
-            tomograms, output=output, model=model, training=training,
+            tomograms, output=output, model=model, training=training, reject=reject or [],
             settings=PickSettings(threshold=threshold, precision=target_precision, top=top),
             star=star.value if star else None,
             options=InputOptions(
@@ -107,7 +110,8 @@ def pick(
         typer.echo(f"{summary.model}: {summary.settings.told}")
     for name, count in summary.picks.items():
         also = " (also trained on)" if name in summary.trained_on else ""
-        typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{also}")
+        left_out = f", {summary.rejected[name]} at rejected places left out" if name in summary.rejected else ""
+        typer.echo(f"{name}: {count} picks of {summary.candidates[name]} candidates{left_out}{also}")
     opt.tell_lacking(summary.failures, summary.missing)
     done = {"done before": len(summary.done_before), "cut again": len(summary.cut_again)}
     done["picked"] = len(summary.picks) - sum(done.values())

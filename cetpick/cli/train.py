@@ -15,6 +15,7 @@ def train(
     labels: opt.Labels,
     diameter: opt.Diameter,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.safetensors", help="The model file.")],
+    reject: opt.Reject = None,
     mode: opt.Mode = opt.ModeName.default,
     steps: opt.Steps = None,
     count_hint: opt.CountHint = None,
@@ -37,6 +38,8 @@ def train(
     Examples:
       cetpick train tomo1.rec --labels tomo1.mod --diameter 250 -o ribosome.safetensors
 
+      cetpick train tomo1.rec --labels tomo1.mod --reject rejected.star -d 250 -o round2.safetensors
+
       cetpick train tomograms.star --labels particles.star -d 250 -o ribosome.safetensors
     """
     from cetpick.cli.progress import reporting
@@ -51,10 +54,11 @@ def train(
     with reporting(quiet=quiet) as reporter:
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
-            resume=resume, overwrite=overwrite, progress=reporter.step,
+            resume=resume, overwrite=overwrite, reject=reject or [], progress=reporter.step,
         )  # fmt: skip
     if as_json:
         opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})
     else:
         before = " before" if summary.done_before else ""
-        typer.echo(f"{summary.model}: trained{before} on {summary.labels} labels, {summary.settings.told}")
+        rejected = f" and {summary.rejected} rejected places" if summary.rejected else ""
+        typer.echo(f"{summary.model}: trained{before} on {summary.labels} labels{rejected}, {summary.settings.told}")

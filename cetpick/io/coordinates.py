@@ -109,41 +109,72 @@ def pair_labels(
     tomograms: Sequence[TomogramInfo],
     labels: Sequence[str | PathLike[str]],
     *,
+    several: bool = False,
     binned: bool | None = None,
     z: float | None = None,
 ) -> list[tuple[TomogramInfo, Coordinates]]:
-    """Read label files and tell which tomogram each belongs to.
+    """Read label files and tell which tomogram each belongs to; as pair_files.
+
+    Warns:
+        CetpickWarning: tomograms without labels, by name.
+    """
+    pairs = pair_files(tomograms, labels, several=several, binned=binned, z=z)
+    bare = [info.name for info in tomograms if all(info is not labelled for labelled, _ in pairs)]
+    if bare:
+        warnings.warn(f"tomograms without labels: {', '.join(bare)}", CetpickWarning, stacklevel=2)
+    return pairs
+
+
+def pair_files(
+    tomograms: Sequence[TomogramInfo],
+    paths: Sequence[str | PathLike[str]],
+    *,
+    others: Sequence[TomogramInfo] = (),
+    what: str = "labels",
+    several: bool = False,
+    needed: bool = True,
+    binned: bool | None = None,
+    z: float | None = None,
+) -> list[tuple[TomogramInfo, Coordinates]]:
+    """Read coordinate files and tell which tomogram each belongs to.
 
     As many files that name no tomogram as there are tomograms make pairs in the order given. Everything else is paired
-    by name: that in a STAR file, or that of the label file without its endings (such as ``_labels.csv``).
+    by name: that in a STAR file, or that of the file without its endings (such as ``_labels.csv``).
 
     Args:
-        tomograms: the labelled tomograms.
-        labels: files, or folders of files with the endings of known formats.
+        tomograms: those that files may be given for in order.
+        paths: files, or folders of files with the endings of known formats.
+        others: tomograms that points may belong to by name alone.
+        what: the points are, for messages.
+        several: a tomogram may have points in more than one of `paths`, and is then in as many pairs.
+        needed: it is an error when nothing pairs.
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
         z: of all points of two-dimensional files, voxels.
 
     Returns:
-        Pairs, in the order of `tomograms`.
+        Pairs, in the order of `tomograms` and `others`, those of one tomogram in the order of `paths`.
 
     Raises:
-        InputError: nothing pairs, or two files hold labels of the same tomogram; and as read_coordinates.
+        InputError: nothing pairs, or two files hold points of the same tomogram; and as read_coordinates.
 
     Warns:
-        CetpickWarning: tomograms without labels and labels without a tomogram, by name.
+        CetpickWarning: files without a tomogram, by name.
     """
-    files = [file for label in labels for file in _label_files(Path(label))]
-    naming = [recognise(file).holds.tomogram for file in files]
-    in_order = len(files) == len(tomograms) and not any(naming) and not any(Path(label).is_dir() for label in labels)
-    found: dict[str, Coordinates] = {}
+    known = [*tomograms, *others]
+    files = [(number, file) for number, path in enumerate(paths) for file in _label_files(Path(path))]
+    naming = {file: recognise(file).holds.tomogram for _, file in files}
+    nameless = [file for _, file in files if not naming[file]]
+    in_order = len(nameless) == len(tomograms) and not any(Path(path).is_dir() for path in paths)
+    order = iter(tomograms)
+    found: dict[str, list[tuple[int, Coordinates]]] = {}
     strays = []
-    for number, file in enumerate(files):
-        named = named_after(file, tomograms)
-        if naming[number]:
-            candidates = tomograms
+    for number, file in files:
+        named = named_after(file, known)
+        if naming[file]:
+            candidates = known
         elif in_order:
-            candidates = [tomograms[number]]
-            _warn_if_swapped(file, named, tomograms[number])
+            candidates = [next(order)]
+            _warn_if_swapped(file, named, candidates[0], what)
         elif named:
             candidates = [named]
         else:
@@ -153,27 +184,25 @@ def pair_labels(
         if not records:
             strays.append(str(file))
         for record in records:
-            name = str(record.tomogram)
-            if name in found:
+            earlier = found.setdefault(str(record.tomogram), [])
+            if earlier and (not several or earlier[-1][0] == number):
                 raise InputError(
-                    f"a second file with labels of tomogram {name}",
+                    f"a second file with {what} of tomogram {record.tomogram}",
                     file=file,
-                    found=f"the first is {found[name].source}",
+                    found=f"the first is {earlier[-1][1].source}",
                     cure="give one of them",
                 )
-            found[name] = record
-    bare = [info.name for info in tomograms if info.name not in found]
-    if not found:
+            earlier.append((number, record))
+    if not found and needed:
         raise InputError(
-            "no labels belong to any of the tomograms",
-            expected=f"label files named after {', '.join(bare)}",
+            f"no {what} belong to any of the tomograms",
+            expected=f"files named after {', '.join(info.name for info in known)}",
             found=", ".join(strays),
-            cure="rename them, or give as many label files as tomograms, in the same order",
+            cure="rename them, or give as many files as tomograms, in the same order",
         )
-    for problem, names in (("labels without tomogram, left out", strays), ("tomograms without labels", bare)):
-        if names:
-            warnings.warn(f"{problem}: {', '.join(names)}", CetpickWarning, stacklevel=2)
-    return [(info, found[info.name]) for info in tomograms if info.name in found]
+    if strays:
+        warnings.warn(f"{what} without tomogram, left out: {', '.join(strays)}", CetpickWarning, stacklevel=3)
+    return [(info, record) for info in known for _, record in found.get(info.name, [])]
 
 
 def _only(path: Path, tomograms: Sequence[TomogramInfo]) -> Sequence[TomogramInfo]:
@@ -226,10 +255,10 @@ def _warn(record: Coordinates, message: str) -> None:
     warnings.warn(f"{record.source}: {message}", CetpickWarning, stacklevel=2)
 
 
-def _warn_if_swapped(file: Path, named: TomogramInfo | None, used: TomogramInfo) -> None:
+def _warn_if_swapped(file: Path, named: TomogramInfo | None, used: TomogramInfo, what: str) -> None:
     if named and named != used:
         warnings.warn(
-            f"{file}: taken as labels of tomogram {used.name}, by the order given, though it is named after "
+            f"{file}: taken as {what} of tomogram {used.name}, by the order given, though it is named after "
             f"{named.name}",
             CetpickWarning,
             stacklevel=2,

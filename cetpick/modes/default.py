@@ -30,6 +30,8 @@ SIGMA = 1 / 8
 """Width of a target Gaussian, in diameters."""
 LABELLED_CROPS = 0.5
 """Share of the crops that lie around a label."""
+REJECTED_CROPS = 0.25
+"""Share of the crops that lie around a rejected place, at most: as many are left to lie anywhere."""
 FIRST_LEAVE_OUT = 0.15
 """Fraction of the steps before which nothing is left out: scores mean nothing yet."""
 
@@ -80,10 +82,17 @@ class DefaultRecipe:
         self._kernel = kernel_cells(self._sigma)
         # a target Gaussian is cut at 2.45 sigma
         reach = (3 * z * network.stride[0], 3 * y * network.stride[1], 3 * x * network.stride[2])
-        self._sampler = CropSampler(
-            volumes, crop=settings.crop, labelled=LABELLED_CROPS, reach=reach, generator=self._generator
-        )
         labels = sum(len(e.labels) for e in examples)
+        # each of a few rejected places is seen as often as each label
+        often = LABELLED_CROPS * sum(len(e.rejected) for e in examples) / max(1, labels)
+        self._sampler = CropSampler(
+            volumes,
+            crop=settings.crop,
+            labelled=LABELLED_CROPS,
+            rejected=min(REJECTED_CROPS, often),
+            reach=reach,
+            generator=self._generator,
+        )
         self._hidden, self._particles = max(0.0, count - labels), max(count, float(labels))
         self._cells = sum(float(v.valid.sum()) for v in volumes) / math.prod(network.stride)
         self._risk: NegativeRisk | None = None

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from cetpick.calibration import within
+from cetpick.config import TrainSettings
 from cetpick.contrast import judge_labels, measure_response
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.geometry import Points
-from cetpick.io.coordinates import pair_labels
+from cetpick.geometry import Points, as_points
+from cetpick.io.coordinates import pair_files, pair_labels
 from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.omezarr import is_store
 from cetpick.io.tomograms import Listed, list_inputs, open_inputs, tomogram_name
-from cetpick.records import Coordinates, Region, Tomogram, TomogramInfo
+from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo
 from cetpick.workflows.record import size_and_time
+
+Rejected = Mapping[Path, Sequence[Coordinates]]
+"""Places that a person says are no particles, as the files have them, by the real path of their tomogram."""
+SHOWN = 5
+"""So many places are named in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,37 +134,187 @@ def none_usable(failures: Sequence[CetpickError]) -> InputError:
     return InputError(f"none of the {len(failures)} tomograms is usable\n{listed}")
 
 
-def open_labelled(
-    tomograms: Sequence[Path],
-    labels: Sequence[Path],
-    options: InputOptions,
-    *,
-    among: Sequence[TomogramInfo] = (),
-) -> list[tuple[TomogramInfo, Coordinates]]:
-    """Training tomograms with their labels; every one of them must be usable.
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A training tomogram and what people say of it.
 
-    Args:
-        tomograms: files; empty to look for the labels' tomograms `among` those already opened.
-        labels: label files.
-        options: how to read them.
-        among: tomograms already opened.
+    Attributes:
+        info: the tomogram.
+        labels: of all files together, each particle once.
+        label_files: the labels as each file has them.
+        rejected_files: places that were looked at and are no particles, as each file has them.
+    """
+
+    info: TomogramInfo
+    labels: Coordinates
+    label_files: Sequence[Coordinates]
+    rejected_files: Sequence[Coordinates] = ()
+
+    @property
+    def rejected(self) -> Points:
+        """Places (n, 3) that are no particles, voxels."""
+        return joined_points(self.rejected_files)
+
+
+def open_training(
+    tomograms: Sequence[Path], options: InputOptions, *, among: Sequence[TomogramInfo] = ()
+) -> list[TomogramInfo]:
+    """The tomograms to train on, if they have labels: those named, else `among` those already opened.
 
     Raises:
-        InputError: an unusable tomogram or label file, or labels that cannot be paired.
+        InputError: one of those named is not usable.
+    """
+    if not tomograms:
+        return list(among)
+    infos, failures = open_tomograms(tomograms, options)
+    if failures:
+        raise InputError(f"unusable training tomogram\n{failures[0]}")
+    return infos
+
+
+def read_rejected(
+    paths: Sequence[Path],
+    tomograms: Sequence[TomogramInfo],
+    options: InputOptions,
+    *,
+    others: Sequence[TomogramInfo] = (),
+    needed: bool = True,
+) -> dict[Path, list[Coordinates]]:
+    """Places that a person says are no particles, paired with tomograms as labels are.
+
+    Args:
+        paths: coordinate files.
+        tomograms: those that files may be given for in order.
+        options: how to read them.
+        others: further tomograms, which may be the same.
+        needed: it is an error when the places belong to none of these tomograms.
+
+    Returns:
+        The records of each tomogram that has any, by its real path.
+
+    Raises:
+        InputError: unusable files, or places that belong to no tomogram.
+    """
+    known = {info.path.resolve() for info in tomograms}
+    others = [info for info in others if info.path.resolve() not in known]
+    found: dict[Path, list[Coordinates]] = {}
+    if not paths:
+        return found
+    pairs = pair_files(
+        tomograms, paths, others=others, what="rejected places", several=True, needed=needed, binned=options.binned
+    )
+    for info, record in pairs:
+        found.setdefault(info.path.resolve(), []).append(record)
+    return found
+
+
+def open_labelled(
+    tomograms: Sequence[TomogramInfo],
+    labels: Sequence[Path],
+    settings: TrainSettings,
+    options: InputOptions,
+    *,
+    rejected: Rejected | None = None,
+    others: Sequence[TomogramInfo] = (),
+) -> list[Labelled]:
+    """Those of the tomograms that have labels or rejected places, with both.
+
+    Args:
+        tomograms: already opened, see open_training.
+        labels: label files. Several may hold labels of one tomogram; those on one particle, as near as its radius,
+            count once.
+        settings: of the training.
+        options: how to read the files.
+        rejected: see read_rejected.
+        others: tomograms that are not trained on, to notice labels named after them.
+
+    Raises:
+        InputError: an unusable label file, labels that cannot be paired, places that are labelled and rejected, or
+            rejected places where the training knows none.
 
     Warns:
-        CetpickWarning: labels given for one tomogram are named after another; they are used as they are given.
+        CetpickWarning: labels given for one tomogram are named after another, and are used as they are given; labels
+            of two files on one particle.
     """
     if not labels:
         raise InputError("no labels given", cure="add --labels with the file of particle centres")
-    infos = list(among)
-    if tomograms:
-        infos, failures = open_tomograms(tomograms, options)
-        if failures:
-            raise InputError(f"unusable training tomogram\n{failures[0]}")
-    pairs = pair_labels(infos, labels, binned=options.binned)
-    _warn_of_names(pairs, among)
-    return pairs
+    rejected = rejected or {}
+    if rejected and (settings.mode != "default" or settings.hidden not in ("peaks", "none")):
+        raise InputError(
+            "rejected places are no part of this way to train",
+            expected="`default` mode",
+            found=f"`{settings.mode}` mode" if settings.mode != "default" else f"hidden={settings.hidden}",
+            cure="leave --reject out, or --mode",
+        )
+    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned)
+    _warn_of_names(pairs, others)
+    found = []
+    for info in tomograms:
+        records = [record for labelled, record in pairs if labelled is info]
+        refused = rejected.get(info.path.resolve(), [])
+        radius = settings.diameter / 2 / info.grid.voxel_size
+        _refuse_contradictions(info, records, refused, radius)
+        if records or refused:
+            together = _joined(records, radius)
+            found.append(Labelled(info=info, labels=together, label_files=records, rejected_files=refused))
+    return found
+
+
+def joined_points(records: Sequence[Coordinates]) -> Points:
+    """Points (n, 3) of several records of one tomogram."""
+    return as_points(np.vstack([np.empty((0, 3)), *(record.xyz for record in records)]))
+
+
+def _joined(records: Sequence[Coordinates], radius: float) -> Coordinates:
+    """Labels of all files; those of a later file within `radius` (voxels) of one of an earlier file are left out."""
+    if len(records) == 1:
+        return records[0]
+    tables: list[pd.DataFrame] = []
+    for number, record in enumerate(records):
+        earlier = joined_points(records[:number])
+        again = within(record.xyz, earlier, radius)
+        if again.any():
+            warnings.warn(
+                f"{record.source}: {again.sum()} of {len(record)} labels are on particles that other label files have "
+                "too; they count once",
+                CetpickWarning,
+                stacklevel=3,
+            )
+        table = record.table[~again]
+        kinds = [table[column].nunique() for column in ("class", "object") if column in table]
+        if max(kinds, default=0) <= 1:  # files name the same particle differently
+            table = table[["x", "y", "z"]].assign(**{"class": DEFAULT_CLASS})
+        tables.append(table)
+    if not tables:
+        return Coordinates.from_points([])
+    return Coordinates(table=pd.concat(tables, ignore_index=True), source=records[0].source)
+
+
+def _refuse_contradictions(
+    info: TomogramInfo, labels: Sequence[Coordinates], rejected: Sequence[Coordinates], radius: float
+) -> None:
+    """Raise an InputError for places that are both labelled and rejected: as near as `radius`, voxels."""
+    told = []
+    for refused in rejected:
+        for given in labels:
+            pairs = cKDTree(refused.xyz).query_ball_tree(cKDTree(given.xyz), radius)
+            told += [
+                f"rejected {_place(refused.xyz[i])} of {refused.source}, label {_place(given.xyz[j])} of {given.source}"
+                for i, near in enumerate(pairs)
+                for j in near
+            ]
+    if told:
+        more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
+        raise InputError(
+            f"places of tomogram {info.name} are both labelled and rejected",
+            expected=f"rejected places at least {radius:.1f} voxels, half the diameter, from every label",
+            found="\n         ".join([*told[:SHOWN], *more]),
+            cure="take each out of one of the two files",
+        )
+
+
+def _place(xyz: Points) -> str:
+    return "(" + ", ".join(f"{value:.1f}" for value in xyz) + ")"
 
 
 def _warn_of_names(pairs: Sequence[tuple[TomogramInfo, Coordinates]], others: Sequence[TomogramInfo]) -> None:
@@ -203,27 +364,31 @@ def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None =
         return points_in_file(labels.source, info, binned=binned)
 
 
-def warn_of_labels(tomogram: Tomogram, labels: Coordinates, diameter: float, *, binned: bool | None = None) -> None:
+def warn_of_labels(
+    tomogram: Tomogram, labels: Sequence[Coordinates], diameter: float, *, binned: bool | None = None
+) -> None:
     """Warn when labels look swapped, scaled or shifted.
 
     Args:
         tomogram: with its voxels.
-        labels: read for it.
+        labels: read for it, as each file has them; each is judged.
         diameter: of the particle, angstrom.
         binned: see InputOptions.
 
     Warns:
         CetpickWarning: another reading of the labels clearly fits better.
     """
-    points = all_points(tomogram.info, labels, binned=binned)
+    if not labels:
+        return
     response = measure_response(tomogram.data, tomogram.info.grid, diameter=diameter)
-    judgement = judge_labels(response, points)
-    if judgement.verdict in ("swapped", "scaled", "shifted"):
-        warnings.warn(
-            f"{labels.source or 'labels'} on {tomogram.info.path}: {judgement.message}; see `cetpick check`",
-            CetpickWarning,
-            stacklevel=2,
-        )
+    for record in labels:
+        judgement = judge_labels(response, all_points(tomogram.info, record, binned=binned))
+        if judgement.verdict in ("swapped", "scaled", "shifted"):
+            warnings.warn(
+                f"{record.source or 'labels'} on {tomogram.info.path}: {judgement.message}; see `cetpick check`",
+                CetpickWarning,
+                stacklevel=2,
+            )
 
 
 def warn_of_scale(info: TomogramInfo, trained: float) -> None:

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cetpick import scratch
+from cetpick.calibration import within
 from cetpick.checkpoint import load_model
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickError, CetpickWarning, InputError
+from cetpick.geometry import Points, as_points
 from cetpick.inference import find_candidates
 from cetpick.io.model import read_settings
 from cetpick.io.relion import Flavour
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import Prepared, prepare, valid_voxels
-from cetpick.records import Coordinates, TomogramInfo
+from cetpick.records import TomogramInfo
 from cetpick.tiling import TileableNetwork
 from cetpick.workflows.collect import run_collect
 from cetpick.workflows.inputs import (
     InputOptions,
+    Labelled,
+    joined_points,
     limited,
     list_tomograms,
     none_usable,
     open_labelled,
+    open_training,
+    read_rejected,
     warn_of_contrast,
     warn_of_scale,
     warn_of_thinness,
@@ -103,6 +110,7 @@ class PickSummary:
         files: what the results are, the record of the run last.
         failures: one message a tomogram that could not be picked.
         missing: why, by tomogram, for those whose results were lost before they were collected.
+        rejected: number of candidates left out at rejected places, by tomogram that has such.
         trained_on: names of those picked tomograms that were trained on.
         done_before: names of those whose results were there already.
         cut_again: names of those whose stored candidates were cut again.
@@ -119,6 +127,7 @@ class PickSummary:
     files: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
     done_before: list[str] = field(default_factory=list)
     cut_again: list[str] = field(default_factory=list)
@@ -140,6 +149,8 @@ class _Job:
         warnings: given when it was opened.
         todo: what there is to do.
         record: of the results that are there.
+        rejected: places (n, 3) in it where nothing is to be picked, voxels.
+        labels: in it, (n, 3), as far as they are known.
     """
 
     place: int
@@ -147,6 +158,8 @@ class _Job:
     warnings: list[str]
     todo: Todo = "pick"
     record: TomogramRecord | None = None
+    rejected: Points = field(default_factory=lambda: np.empty((0, 3)))
+    labels: Points = field(default_factory=lambda: np.empty((0, 3)))
 
 
 def run_pick(
@@ -155,6 +168,7 @@ def run_pick(
     output: Path,
     model: Path | None = None,
     training: Training | None = None,
+    reject: Sequence[Path] = (),
     settings: PickSettings | None = None,
     options: InputOptions | None = None,
     star: Flavour | None = None,
@@ -178,6 +192,7 @@ def run_pick(
         output: folder.
         model: model file; else `training` says how to make one.
         training: labelled tomograms and settings; the model is kept as model.safetensors.
+        reject: files of places that are no particles: background in the training, and where nothing is picked.
         settings: threshold and number of picks.
         options: how to read the inputs.
         star: flavour of particles.star; by default relion5 for tomograms of a tomograms.star, else relion31.
@@ -219,14 +234,24 @@ def run_pick(
         jobs, failures = _open(listing, part, options)
         if not jobs and shard is None:
             raise none_usable(list(failures.values()))
-        _prepare(output, jobs, tomograms, model, training, part)
-        labelled: list[tuple[TomogramInfo, Coordinates]] = []
+        _prepare(output, jobs, [*tomograms, *reject], model, training, part)
+        labelled: list[Labelled] = []
         used = model or output / "model.safetensors"
         train_record = RunRecord("train", {"train": training.settings if training else None, "inputs": options})
         trained_before = False
+        infos = [job.info for job in jobs]
+        to_train = open_training(training.tomograms, options, among=infos) if training is not None else []
+        rejected = read_rejected(reject, to_train or infos, options, others=infos, needed=shard is None)
         if training is not None:
-            infos = [job.info for job in jobs]
-            labelled = open_labelled(training.tomograms, training.labels, options, among=infos)
+            labelled = open_labelled(
+                to_train, training.labels, training.settings, options, rejected=rejected, others=infos
+            )
+        labels = {of.info.path.resolve(): of.labels.xyz for of in labelled}
+        for job in jobs:
+            job.rejected = joined_points(rejected.get(job.info.path.resolve(), []))
+            job.labels = labels.get(job.info.path.resolve(), job.labels)
+        if training is not None:
+            _warn_of_untrained(jobs, labels)
             trained_before = not overwrite and is_model_of(used, labelled, training.settings, train_record)
         untrained = training is not None and not trained_before
         if not overwrite:
@@ -260,7 +285,8 @@ def run_pick(
             record.values["device"] = device_name(resolved)
         stars = dict.fromkeys(entry.relion.star for entry in listing if entry.relion is not None)
         with record.timed("hashing"):
-            record.add_inputs([*([model] if model else []), *stars])
+            sources = [file.source for files in rejected.values() for file in files if file.source]
+            record.add_inputs([*([model] if model else []), *stars, *dict.fromkeys(sources)])
         plan = Plan(
             begun=time.time(),
             shard=part,
@@ -271,14 +297,13 @@ def run_pick(
             optimisation_set=_optimisation_set(output, listing) if flavour == "relion5" else None,
             failures={place: str(error) for place, error in failures.items()},
         )
-        trained_paths = {info.path.resolve() for info, _ in labelled}
         summary = PickSummary(
             output=output,
             model=used,
             settings=model_settings,
             threshold=cut.threshold,
             told=cut.told,
-            trained_on=[job.info.name for job in jobs if job.info.path.resolve() in trained_paths],
+            trained_on=[job.info.name for job in jobs if job.info.path.resolve() in labels],
             shard=shard,
         )
         batch = _Batch(
@@ -291,6 +316,7 @@ def run_pick(
             listed = "\n".join(batch.plan.failures.values())
             raise InputError(f"no tomogram could be picked\n{listed}")
         run_file = batch.finish()
+        summary.rejected = {done.info.name: done.rejected_candidates for done in batch.done if done.rejected}
         summary.failures = list(batch.plan.failures.values())
         if training is not None:
             summary.files.append(used)
@@ -393,6 +419,9 @@ class _Batch:
         before = size_and_time(info.path)
         with keeping_warnings(job.warnings), self._record.timed("picking"):
             candidates, prepared = pick_tomogram(info, network, settings, memory=self._memory)
+            radius = settings.diameter / 2 / info.grid.voxel_size
+            refused = within(as_points(candidates[["x", "y", "z"]]), job.rejected, radius)
+            candidates = candidates[~refused].reset_index(drop=True)
         seconds = round(time.monotonic() - start, 3)
         with self._record.timed("hashing"):
             stamp = Stamp.of(info.path)
@@ -409,6 +438,9 @@ class _Batch:
             candidates=len(candidates),
             best_score=float(candidates["score"].max()) if len(candidates) else None,
             excluded_voxels=vars(prepared.exclusions),
+            labels=job.labels.tolist(),
+            rejected=job.rejected.tolist(),
+            rejected_candidates=int(refused.sum()),
             warnings=job.warnings,
             cut=self.plan.cut,
         )
@@ -486,6 +518,18 @@ def _aim(model: Path, settings: PickSettings) -> tuple[Maker, Cut, ModelSettings
     return maker, Cut.chosen(settings, model_settings), model_settings
 
 
+def _warn_of_untrained(jobs: Sequence[_Job], trained: Container[Path]) -> None:
+    """Warn of rejected places that the training does not learn, as their tomograms are picked and not trained on."""
+    names = [job.info.name for job in jobs if len(job.rejected) and job.info.path.resolve() not in trained]
+    if names:
+        warnings.warn(
+            f"rejected places in {_shown(names)} are kept out of the picks but not learned from; add --train with "
+            "these tomograms for that",
+            CetpickWarning,
+            stacklevel=3,
+        )
+
+
 def _compare(
     output: Path,
     jobs: Sequence[_Job],
@@ -530,7 +574,7 @@ def _compare(
             there = ", ".join(str(path.relative_to(output)) for path in files if path.exists())
             foreign += [f"{there}: {no_model}"] if there else []
         else:
-            job.todo, other = judge(output, job.info, job.record, *aim[:2])
+            job.todo, other = judge(output, job.info, job.record, *aim[:2], rejected=job.rejected)
             foreign += [other] if other else []
     if foreign:
         raise InputError(

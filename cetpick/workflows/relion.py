@@ -61,6 +61,7 @@ class RelionJob:
         train: tomograms to train on; empty for those of `inputs` that have labels.
         train_only: do not pick.
         labels: label files, or what a picking job of RELION gives.
+        reject: files of places that are no particles.
         diameter: of the particle in angstrom, as text.
         count_hint: expected particles in a tomogram, as text.
         threshold: score from which a candidate is a pick; None for the model's own.
@@ -79,6 +80,7 @@ class RelionJob:
     train: Sequence[Path] = ()
     train_only: bool = False
     labels: Sequence[Path] = ()
+    reject: Sequence[Path] = ()
     diameter: str | None = None
     count_hint: str | None = None
     threshold: float | None = None
@@ -139,13 +141,14 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
                 discard(job.folder, record.stem)
 
     source = ["--model", str(job.model)] if job.model else [*_training(job, trained_on, labels), "--resume"]
+    rejected = [word for path in job.reject for word in ("--reject", str(path))]
     if job.train_only:
         source = [*_training(job, [], labels), "--resume"]
-        if _run(job, ["train", *_texts(trained_on or inputs.paths), *source, "-o", str(trained)], say):
+        if _run(job, ["train", *_texts(trained_on or inputs.paths), *source, *rejected, "-o", str(trained)], say):
             raise CetpickError("the training failed", cure="see the messages in run.err")
         say(f"model: {trained}")
         return
-    code = _run(job, ["pick", *_texts(inputs.paths), *source, "-o", str(job.folder), *_cut(job)], say)
+    code = _run(job, ["pick", *_texts(inputs.paths), *source, *rejected, "-o", str(job.folder), *_cut(job)], say)
     picked = _publish(job, inputs, version, say)
     lacking = [info.name for info in inputs.infos if info.name not in picked]
     for failure in inputs.unusable:
@@ -247,7 +250,9 @@ def _check(job: RelionJob, labels: Sequence[Path]) -> None:
 def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: Sequence[Path]) -> dict[str, Any]:
     """What decides the candidates: results of an earlier run that was asked for the same can stay."""
     stamps = {
-        str(path): path.stat().st_mtime_ns for path in (*labels, *([job.model] if job.model else [])) if path.exists()
+        str(path): path.stat().st_mtime_ns
+        for path in (*labels, *job.reject, *([job.model] if job.model else []))
+        if path.exists()
     }
     return {
         "files": stamps,

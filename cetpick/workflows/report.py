@@ -351,7 +351,8 @@ class _Reporter:
         """What was run, on what, with what settings."""
         values, model = self._values, self._model
         first = self._records[0].info.grid
-        labels = model.provenance.get("labels", {})
+        labels, rejected = (model.provenance.get(known, {}) for known in ("labels", "rejected"))
+        told = {name: f", {count} rejected places" for name, count in rejected.items()}
         repicked = values.get("repicked")
         return {
             "Command": shlex.join(["cetpick", *values["arguments"]]),
@@ -362,7 +363,8 @@ class _Reporter:
             "Particle": f"diameter {model.diameter:g} A",
             "Cut": str(values.get("told", self._plan.cut.told)),
             "Model": f"{values['model_file']}, SHA-256 {self._plan.maker.model[:12]}, mode {model.mode}, {model.told}",
-            "Trained on": ", ".join(f"{name} ({count} labels)" for name, count in labels.items()) or "not known",
+            "Trained on": ", ".join(f"{name} ({n} labels{told.get(name, '')})" for name, n in labels.items())
+            or "not known",
             "Seed": str(model.provenance.get("seed", "not known")),
             "Device": str(values["device"]),
             "Time": f"{sum(record.seconds for record in self._records):.0f} s to pick all tomograms",

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 
 from cetpick import __version__
 from cetpick.calibration import Expectation, expectations, precision_threshold
 from cetpick.config import Mode, ModelSettings, PickSettings
 from cetpick.errors import InputError
+from cetpick.geometry import Points, as_points
 from cetpick.interrupts import held_signals
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.relion import Flavour
@@ -196,6 +198,9 @@ class TomogramRecord:
         excluded_voxels: how many, by the reason.
         warnings: that were given.
         cut: which of the candidates are picks.
+        labels: x, y, z of the labels in it that the model was trained on, voxels; none when they are not known.
+        rejected: x, y, z of places that are no particles, voxels; nothing within half a diameter is a candidate.
+        rejected_candidates: how many were left out for that.
         picks: how many are.
         lowest: the score from which they are, also when the cut's `top` or `precision` decides.
         particles: how many of the picks are expected to be particles.
@@ -215,6 +220,9 @@ class TomogramRecord:
     excluded_voxels: Mapping[str, int]
     warnings: Sequence[str]
     cut: Cut
+    labels: Sequence[Sequence[float]] = ()
+    rejected: Sequence[Sequence[float]] = ()
+    rejected_candidates: int = 0
     picks: int = 0
     lowest: float = 0.0
     particles: float = 0.0
@@ -235,6 +243,11 @@ class TomogramRecord:
             **({} if self.cut.separation is None else {"separation": self.cut.separation}),
             "picks": self.picks,
             "candidates": self.candidates,
+            **(
+                {"rejected": len(self.rejected), "rejected_candidates": self.rejected_candidates}
+                if self.rejected
+                else {}
+            ),
             **self._expected(),
             "excluded_voxels": self.excluded_voxels,
             "device": self.device,
@@ -298,7 +311,13 @@ def complete_record(output: Path, name: str, plan: Plan) -> TomogramRecord | Non
 
 
 def judge(
-    output: Path, info: TomogramInfo, record: TomogramRecord | None, maker: Maker, cut: Cut
+    output: Path,
+    info: TomogramInfo,
+    record: TomogramRecord | None,
+    maker: Maker,
+    cut: Cut,
+    *,
+    rejected: Points,
 ) -> tuple[Todo, str | None]:
     """What is to be done for a tomogram in a folder that may hold results of it.
 
@@ -308,6 +327,7 @@ def judge(
         record: of it, if there is one.
         maker: that is to make the candidates.
         cut: that is to be applied.
+        rejected: places (n, 3) in it where nothing is to be picked, voxels.
 
     Returns:
         What to do; and what makes the results that are there those of something else, None when they are not.
@@ -323,11 +343,9 @@ def judge(
     same = record.input.fits(info.path, content=moved)
     if moved and not same:
         return "pick", f"{name}: of another tomogram of this name, {record.file}"
-    if (
-        not same
-        or (record.info.grid, record.info.region) != (info.grid, info.region)
-        or not record.holds(output, files[2])
-    ):
+    changed = (record.info.grid, record.info.region) != (info.grid, info.region)
+    changed |= not np.array_equal(as_points(record.rejected), rejected)
+    if not same or changed or not record.holds(output, files[2]):
         return "pick", None
     return "nothing" if record.cut == cut and record.holds(output, *files) else "cut", None
 

@@ -22,10 +22,16 @@ from cetpick.interrupts import held_signals
 from cetpick.io.model import read_settings
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
-from cetpick.records import Coordinates, TomogramInfo
 from cetpick.resume import Checkpoint
 from cetpick.training import TrainedModel, train
-from cetpick.workflows.inputs import InputOptions, open_labelled, warn_of_labels
+from cetpick.workflows.inputs import (
+    InputOptions,
+    Labelled,
+    open_labelled,
+    open_training,
+    read_rejected,
+    warn_of_labels,
+)
 from cetpick.workflows.record import (
     RunRecord,
     checkpoint_beside,
@@ -44,6 +50,7 @@ class TrainSummary:
         record: the run's record beside it.
         settings: of the model.
         labels: number of labels used.
+        rejected: number of places that were given as no particles.
         done_before: the model was there already, made by this very training.
     """
 
@@ -51,6 +58,7 @@ class TrainSummary:
     record: Path
     settings: ModelSettings
     labels: int
+    rejected: int = 0
     done_before: bool = False
 
 
@@ -60,6 +68,7 @@ def run_train(
     settings: TrainSettings,
     *,
     output: Path,
+    reject: Sequence[Path] = (),
     options: InputOptions | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -74,6 +83,7 @@ def run_train(
         labels: label files, one a tomogram, or folders or STAR files for several.
         settings: of the training.
         output: the model file; the record is written beside it as `<stem>.run.json`.
+        reject: files of places that are no particles, paired with tomograms as labels are.
         options: how to read the inputs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
@@ -87,36 +97,40 @@ def run_train(
     """
     options = options or InputOptions()
     names = [output.name, record_beside(output).name]
-    prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels])
+    prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels, *reject])
     record = RunRecord("train", {"train": settings, "inputs": options})
     with record.keeping_warnings(), scratch.using(output.parent):
-        labelled = open_labelled(tomograms, labels, options)
-        count = sum(len(coordinates) for _, coordinates in labelled)
+        infos = open_training(tomograms, options)
+        rejected = read_rejected(reject, infos, options)
+        labelled = open_labelled(infos, labels, settings, options, rejected=rejected)
+        count, refused = sum(len(of.labels) for of in labelled), sum(len(of.rejected) for of in labelled)
         if not overwrite:
             if is_model_of(output, labelled, settings, record):
                 return TrainSummary(
                     model=output, record=record_beside(output), settings=read_settings(output), labels=count,
-                    done_before=True,
+                    rejected=refused, done_before=True,
                 )  # fmt: skip
             refuse_earlier(output.parent, names)
         trained = train_and_save(
             labelled, settings, output, record, options=options, device=device, threads=threads, resume=resume,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
-    return TrainSummary(model=output, record=record_beside(output), settings=trained.settings, labels=count)
+    return TrainSummary(
+        model=output, record=record_beside(output), settings=trained.settings, labels=count, rejected=refused
+    )
 
 
-def note_inputs(labelled: Sequence[tuple[TomogramInfo, Coordinates]], record: RunRecord) -> None:
+def note_inputs(labelled: Sequence[Labelled], record: RunRecord) -> None:
     """Note the files that a training reads in its record, with their hashes."""
-    inputs: list[Any] = [info.path for info, _ in labelled]
-    inputs += [info.relion.star for info, _ in labelled if info.relion is not None]
-    inputs += [coordinates.source for _, coordinates in labelled if coordinates.source is not None]
+    inputs: list[Any] = [of.info.path for of in labelled]
+    inputs += [of.info.relion.star for of in labelled if of.info.relion is not None]
+    inputs += [file.source for of in labelled for file in (*of.label_files, *of.rejected_files) if file.source]
     record.add_inputs(path for path in dict.fromkeys(inputs) if str(path) not in record.values["inputs"])
 
 
 def is_model_of(
     model: Path,
-    labelled: Sequence[tuple[TomogramInfo, Coordinates]],
+    labelled: Sequence[Labelled],
     settings: TrainSettings,
     record: RunRecord,
 ) -> bool:
@@ -132,7 +146,7 @@ def is_model_of(
 
 
 def train_and_save(
-    labelled: Sequence[tuple[TomogramInfo, Coordinates]],
+    labelled: Sequence[Labelled],
     settings: TrainSettings,
     output: Path,
     record: RunRecord,
@@ -174,13 +188,16 @@ def train_and_save(
         )
     else:
         checkpoint.remove()
-    examples = [(read_tomogram(info), coordinates) for info, coordinates in labelled]
+    examples = [(read_tomogram(of.info), of.labels) for of in labelled]
+    rejected = [of.rejected for of in labelled]
     with record.timed("checking labels"):
-        for tomogram, coordinates in examples:
-            warn_of_labels(tomogram, coordinates, settings.diameter, binned=options.binned)
+        for (tomogram, _), of in zip(examples, labelled, strict=True):
+            warn_of_labels(tomogram, of.label_files, settings.diameter, binned=options.binned)
     with record.timed("training"):
         try:
-            trained = train(examples, settings, device=resolved, progress=progress, checkpoint=checkpoint)
+            trained = train(
+                examples, settings, rejected=rejected, device=resolved, progress=progress, checkpoint=checkpoint
+            )
         except TrainingError:
             checkpoint.remove()  # it leads to the same failure again
             raise
@@ -192,8 +209,11 @@ def train_and_save(
                     stacklevel=2,
                 )
             raise
-    labels = {info.name: len(coordinates) for info, coordinates in labelled}
-    provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), "labels": labels}
+    known = {
+        "labels": {of.info.name: len(of.labels) for of in labelled},
+        "rejected": {of.info.name: len(of.rejected) for of in labelled if len(of.rejected)},
+    }
+    provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), **known}
     provenance["training"] = identity
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
     last = trained.log[-1]
@@ -203,7 +223,7 @@ def train_and_save(
         "model": trained.settings,
         "training": {
             "steps": len(trained.log),
-            "labels": labels,
+            **known,
             "identity": identity,
             "resumed": checkpoint.resumed,
             "recipe": trained.recipe,
@@ -220,13 +240,14 @@ def train_and_save(
     return trained
 
 
-def _identity(labelled: Sequence[tuple[TomogramInfo, Coordinates]], settings: TrainSettings, record: RunRecord) -> str:
+def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: RunRecord) -> str:
     """Tells a training from others; the hashes of its tomograms are those in `record`."""
     values: list[Any] = [__version__, dataclasses.asdict(settings)]
-    for info, labels in labelled:
-        points = hashlib.sha256(labels.xyz.tobytes()).hexdigest()
-        region = [info.region.mask_version, info.region.slab]
-        values.append([record.values["inputs"][str(info.path)], info.grid.voxel_size, points, region])
+    for of in labelled:
+        known = [of.labels.xyz, *([of.rejected] if len(of.rejected) else [])]
+        points = [hashlib.sha256(xyz.tobytes()).hexdigest() for xyz in known]
+        region = [of.info.region.mask_version, of.info.region.slab]
+        values.append([record.values["inputs"][str(of.info.path)], of.info.grid.voxel_size, region, *points])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,54 @@
+"""cetpick suggest."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cetpick.cli import options as opt
+
+
+def suggest(
+    results: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cetpick pick`.")],
+    number: Annotated[int, typer.Option("--number", "-n", metavar="N", help="How many places.")] = 20,
+    tomograms: Annotated[
+        int | None,
+        typer.Option("--tomograms", metavar="N", help="In at most N tomograms; by default one for 5 places."),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option("--labels", "-l", readable=False, help="Labels that OUT does not know of, to be left out."),
+    ] = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Name the places where the next labels would help most: no network, seconds.
+
+    Delete what is no particle in 3dmod or RELION, then `cetpick curate` with --kept: docs/curation.md.
+
+    Examples:
+      cetpick suggest picks
+
+      cetpick suggest picks --number 50 --tomograms 5
+    """
+    from cetpick.workflows.suggest import run_suggest
+
+    summary = run_suggest(
+        results, number=number, tomograms=tomograms, labels=labels or [], seed=seed, overwrite=overwrite
+    )
+    if as_json:
+        opt.print_json(vars(summary) | {"places": summary.places.to_dict("records")})
+        return
+    rounded = summary.places.round({"x": 1, "y": 1, "z": 1, "score": 3})
+    opt.print_table([{str(name): value for name, value in row.items()} for row in rounded.to_dict("records")])
+    if len(summary.places) < summary.asked:
+        typer.echo(f"{len(summary.places)} places; there are no more that are a diameter apart")
+    for name, model in summary.models.items():
+        typer.echo(shlex.join(["3dmod", str(summary.tomograms[name]), str(model)]))
+    typer.echo(f"wrote {summary.star}; delete what is no particle, save, then:")
+    models = summary.output / "models"
+    typer.echo(shlex.join(["cetpick", "curate", str(summary.star), str(models), "--kept", "-o", "round2"]))

@@ -1,0 +1,248 @@
+"""`curate`: what people deleted from picks and added to them, as rejected places and labels for a second round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cetpick.calibration import within
+from cetpick.config import ModelSettings
+from cetpick.errors import InputError
+from cetpick.geometry import Points, as_points
+from cetpick.io.atomic import all_or_none
+from cetpick.io.coordinates import pair_files, read_coordinates, write_coordinates
+from cetpick.io.naming import find_tomogram
+from cetpick.io.table import read_table
+from cetpick.metrics import match
+from cetpick.records import TomogramInfo
+from cetpick.workflows.convert import open_grids
+from cetpick.workflows.inputs import InputOptions
+from cetpick.workflows.record import RunRecord, prepare_output
+from cetpick.workflows.results import (
+    RUN_FILE,
+    TomogramRecord,
+    merge,
+    newest_run,
+    read_tomogram_record,
+    run_files,
+    tomogram_files,
+)
+
+TOLERANCE = 2.0
+"""Voxels that a point may have moved by and still be the same: RELION's picker moves all by an unbinned pixel."""
+FILES = ("rejected.star", "added.star", "kept.star")
+RECORD = "curate.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curated:
+    """What became of the picks of a tomogram; tables have the columns x, y, z (voxels) and, of picks, score.
+
+    Attributes:
+        info: the tomogram.
+        kept: picks that are still there.
+        rejected: picks that were deleted.
+        added: points that were not picked.
+        moved: how many picks were deleted within half a diameter of a point that is there now: neither kept nor
+            rejected.
+    """
+
+    info: TomogramInfo
+    kept: pd.DataFrame
+    rejected: pd.DataFrame
+    added: pd.DataFrame
+    moved: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """In numbers."""
+        tables = {"kept": self.kept, "rejected": self.rejected, "added": self.added}
+        return {what: len(table) for what, table in tables.items()} | {"moved": self.moved}
+
+
+@dataclass(kw_only=True)
+class CurateSummary:
+    """What `curate` tells.
+
+    Attributes:
+        output: folder.
+        tomograms: what was kept, rejected, added and moved in each, by name.
+        paths: of these tomograms, those with anything to learn from.
+        skipped: names of tomograms with picks and no curated point, taken as not looked at.
+        files: that were written, by what they hold.
+        diameter: of the particle, angstrom.
+    """
+
+    output: Path
+    tomograms: dict[str, dict[str, int]] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    diameter: float
+
+
+def run_curate(
+    picks: Path,
+    curated: Sequence[Path],
+    *,
+    output: Path,
+    tomograms: Sequence[Path] = (),
+    diameter: float | None = None,
+    tolerance: float = TOLERANCE,
+    keep: bool = False,
+    emptied: bool = False,
+    options: InputOptions | None = None,
+    overwrite: bool = False,
+) -> CurateSummary:
+    """Compare picks with what people made of them.
+
+    Args:
+        picks: output folder of `pick`; or a coordinate file, such as one in that folder or of `suggest`.
+        curated: coordinate files of any known format, or folders of them, paired with tomograms as labels are.
+        output: folder of rejected.star, added.star and curate.json.
+        tomograms: of the picks, when they lie in no output folder.
+        diameter: of the particle in angstrom, then also needed.
+        tolerance: voxels that a pick may have moved by and still be the same.
+        keep: write kept.star too.
+        emptied: tomograms without curated points were emptied; else they are taken as not looked at.
+        options: how to read the inputs.
+        overwrite: replace earlier files.
+
+    Raises:
+        InputError: unusable input, or points that have nothing to do with the picks; nothing was written.
+    """
+    options = options or InputOptions()
+    if not tolerance > 0:
+        raise InputError("unusable --tolerance", expected="a distance above 0 voxels", found=f"{tolerance:g}")
+    prepare_output(output, [*FILES, RECORD], overwrite=overwrite, inputs=[picks, *curated])
+    settings = {"tolerance": tolerance, "keep": keep, "emptied": emptied, "inputs": options}
+    record = RunRecord("curate", settings)
+    with record.keeping_warnings():
+        given, diameter = _given(picks, tomograms, diameter, options)
+        infos = [info for info, _ in given]
+        pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
+        points = {info.name: coordinates.xyz for info, coordinates in pairs}
+        summary = CurateSummary(output=output, diameter=diameter)
+        found = []
+        for info, table in given:
+            if info.name not in points and not (emptied and len(table)):
+                summary.skipped += [info.name] if len(table) else []
+                continue
+            xyz = points.get(info.name, np.empty((0, 3)))
+            radius = diameter / 2 / info.grid.voxel_size
+            found.append(compare(info, table, xyz, tolerance=tolerance, radius=radius))
+        _require_some_kept(picks, found, tolerance)
+    summary.tomograms = {of.info.name: of.counts for of in found}
+    tables = {"rejected": [(of.info, of.rejected) for of in found], "added": [(of.info, of.added) for of in found]}
+    if keep:
+        tables["kept"] = [(of.info, of.kept) for of in found]
+    used = {info.name for items in tables.values() for info, table in items if len(table)}
+    summary.paths = [info.path for info in infos if info.name in used]
+    relion5 = all(info.relion is not None for info in infos)
+    with all_or_none(output / name for name in (*FILES, RECORD)):
+        for name in FILES:
+            (output / name).unlink(missing_ok=True)
+        for what, items in tables.items():
+            if filled := [(info, table) for info, table in items if len(table)]:
+                summary.files[what] = output / f"{what}.star"
+                write_coordinates(summary.files[what], filled, format="relion5" if relion5 else "relion31")
+        sources = [coordinates.source for _, coordinates in pairs if coordinates.source]
+        record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *sources]))
+        record.values["outputs"] = [str(path) for path in summary.files.values()]
+        record.values |= {"diameter": diameter, "tomograms": summary.tomograms, "skipped": summary.skipped}
+        record.write(output / RECORD)
+    return summary
+
+
+def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, tolerance: float, radius: float) -> Curated:
+    """What became of the picks of a tomogram.
+
+    Args:
+        info: the tomogram.
+        picks: columns x, y, z in voxels and, if known, score.
+        points: (n, 3) as curated, voxels.
+        tolerance: voxels within which a point is the pick; every pick and point is part of one pair at most.
+        radius: of the particle, voxels; a deleted pick as near to a point as that was moved.
+    """
+    table = picks[[name for name in ("x", "y", "z", "score") if name in picks]]
+    xyz = as_points(table[["x", "y", "z"]])
+    partner = match(xyz, np.zeros(len(xyz)), points, tolerance)
+    kept = partner >= 0
+    added = np.setdiff1d(np.arange(len(points)), partner[kept])
+    moved = ~kept & within(xyz, points, radius)
+    return Curated(
+        info=info,
+        kept=table[kept],
+        rejected=table[~kept & ~moved],
+        added=pd.DataFrame(points[added], columns=["x", "y", "z"]),
+        moved=int(moved.sum()),
+    )
+
+
+def results_folder(path: Path) -> Path | None:
+    """The output folder of `pick` that `path` is, or that a file lies in or one below; None when there is none."""
+    folders = [path] if path.is_dir() else [path.absolute().parent, path.absolute().parent.parent]
+    return next((folder for folder in folders if (folder / RUN_FILE).is_file() or run_files(folder)), None)
+
+
+def read_results(folder: Path) -> tuple[list[TomogramRecord], ModelSettings]:
+    """The records of the tomograms of the newest run in an output folder, and the settings of its model.
+
+    Raises:
+        InputError: it holds no results of `pick`.
+    """
+    values, plan = merge(newest_run(folder)[0])
+    records = (read_tomogram_record(folder, name) for name in plan.listing)
+    return [record for record in records if record is not None], ModelSettings.from_dict(values["model"])
+
+
+def _given(
+    picks: Path, tomograms: Sequence[Path], diameter: float | None, options: InputOptions
+) -> tuple[list[tuple[TomogramInfo, pd.DataFrame]], float]:
+    """Tomograms with their picks, and the diameter."""
+    folder, records = None if tomograms else results_folder(picks), list[TomogramRecord]()
+    if folder is None and picks.is_dir():
+        newest_run(picks)  # says what is wrong with it
+    if folder is not None:
+        found, model = read_results(folder)
+        records += found
+        infos, diameter = [record.info for record in records], diameter or model.diameter
+    else:
+        infos = open_grids(tomograms, options)
+    if not infos or diameter is None:
+        lacking = "the tomograms of the picks" if not infos else "the particle's diameter"
+        raise InputError(
+            f"{lacking} must be known",
+            file=picks,
+            expected="a file in an output folder of `cetpick pick`, or --tomogram and --diameter",
+            cure="add --tomogram FILE" if not infos else "add --diameter ANGSTROM",
+        )
+    tables = dict.fromkeys((info.name for info in infos), pd.DataFrame(columns=["x", "y", "z"], dtype=float))
+    if picks.is_dir():
+        for record in records:
+            table = tomogram_files(picks, record.info.name)[1]
+            if not record.holds(picks, table):
+                raise InputError("is not as `cetpick pick` wrote it", file=table, cure="repeat the command that did")
+            tables[record.info.name] = read_table(table, record.info).table
+    else:
+        for points in read_coordinates(picks, tomograms=infos, binned=options.binned):
+            if (info := find_tomogram(points.tomogram, infos)) is not None:
+                tables[info.name] = points.table
+    return [(info, tables[info.name]) for info in infos], diameter
+
+
+def _require_some_kept(picks: Path, found: Sequence[Curated], tolerance: float) -> None:
+    """Raise an InputError when points have nothing to do with the picks: there are some, and none where a pick was."""
+    strange = [of.info.name for of in found if len(of.rejected) and len(of.added) and not len(of.kept) + of.moved]
+    if strange:
+        raise InputError(
+            f"no pick is among the curated points of {', '.join(strange)}, though there are such",
+            file=picks,
+            expected=f"points made from these very picks: most of them within {tolerance:g} voxels of one",
+            cure="give the picks that the curation began with (`cetpick repick` changes them), or a larger "
+            "--tolerance. Is it the same tomogram, in the same binning?",
+        )

@@ -1,0 +1,490 @@
+"""Rejected places, `curate` and `suggest`: what people say of picks comes back into the next round."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cetpick import scouting
+from cetpick.calibration import within
+from cetpick.checkpoint import save_model
+from cetpick.config import ModelSettings, ParticleClass, TrainSettings
+from cetpick.dataset import Example
+from cetpick.errors import CetpickWarning, InputError
+from cetpick.io.coordinates import read_coordinates, write_coordinates
+from cetpick.io.imod import coordinates_to_mod
+from cetpick.io.mrc import write_mrc
+from cetpick.io.relion import read_particles, write_annotations, write_particles
+from cetpick.io.star import write_star
+from cetpick.io.table import write_table
+from cetpick.io.tomograms import open_inputs, read_info, read_tomogram
+from cetpick.modes.default import DefaultRecipe
+from cetpick.networks.build import build_network
+from cetpick.preprocess import prepare
+from cetpick.records import Grid, TomogramInfo
+from cetpick.scouting import scout
+from cetpick.training import model_settings, train
+from cetpick.workflows.curate import compare, run_curate
+from cetpick.workflows.inputs import InputOptions, open_labelled, open_training, read_rejected
+from cetpick.workflows.suggest import choose, run_suggest
+from tests.conftest import Run, TinySet
+
+DIAMETER = 60.0
+NAMES = ("a", "b", "c")
+quiet = pytest.mark.filterwarnings("ignore::cetpick.errors.CetpickWarning")
+
+
+def xyz_of(path: Path) -> np.ndarray:
+    return pd.read_csv(path)[["x", "y", "z"]].to_numpy()
+
+
+def table(points: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(np.reshape(points, (-1, 3)), columns=["x", "y", "z"], dtype=float)
+
+
+def mod(path: Path, tomogram: Path, points: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coordinates_to_mod(path, read_info(tomogram), table(points), radius=DIAMETER / 2)
+    return path
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def labelled(tiny: TinySet, labels: list[Path], reject: list[Path], **settings: object) -> list:
+    options = InputOptions()
+    infos = open_training([tiny.path("one"), tiny.path("two")], options)
+    rejected = read_rejected(reject, infos, options)
+    return open_labelled(infos, labels, TrainSettings(diameter=tiny.diameter, **settings), options, rejected=rejected)
+
+
+def test_labels_and_rejected_places_of_several_files_come_together(tiny: TinySet, tmp_path: Path) -> None:
+    truth = tiny.truth["one"]
+    first = mod(tmp_path / "one.mod", tiny.path("one"), truth[:5])
+    added = tmp_path / "added.star"
+    nudged = truth[[4, 5]] + [3.0, 0, 0]  # one of them is labelled before
+    items = [(read_info(tiny.path("one")), table(nudged)), (read_info(tiny.path("two")), table([50, 50, 5]))]
+    write_coordinates(added, items)
+    write_coordinates(tmp_path / "r.star", [(read_info(tiny.path("two")), table([20, 20, 5]))])
+    write_table(tmp_path / "two.csv", table([[80, 80, 20], [80, 20, 20]]))
+    with pytest.warns(CetpickWarning, match=r"added.star: 1 of 2 labels are on particles that other label files have"):
+        one, two = labelled(tiny, [first, added], [tmp_path / "r.star", tmp_path / "two.csv"])
+    np.testing.assert_allclose(one.labels.xyz, np.vstack([truth[:5], nudged[1:]]), atol=1e-3)
+    assert len(one.rejected) == 0
+    assert two.labels.xyz.tolist() == [[50, 50, 5]]
+    assert two.rejected.tolist() == [[20, 20, 5], [80, 80, 20], [80, 20, 20]]
+
+
+@quiet
+def test_a_tomogram_with_rejected_places_alone_is_trained_on(tiny: TinySet, tmp_path: Path) -> None:
+    write_table(tmp_path / "two.csv", table([80, 80, 20]))
+    one, two = labelled(tiny, [tiny.labels], [tmp_path / "two.csv"])
+    assert (len(one.labels), len(one.rejected), len(two.labels), len(two.rejected)) == (8, 0, 0, 1)
+
+
+@quiet
+def test_what_is_labelled_and_rejected_is_an_error_that_names_both(tiny: TinySet, tmp_path: Path) -> None:
+    label = tiny.truth["one"][2]
+    radius = tiny.diameter / 2 / tiny.voxel_size
+    file = tmp_path / "one.csv"
+    write_table(file, table(label + np.array([radius - 0.1, 0, 0])))
+    with pytest.raises(InputError, match=r"both labelled and rejected") as caught:
+        labelled(tiny, [tiny.labels], [file])
+    assert all(str(path) in str(caught.value) for path in (file, tiny.labels))
+    assert f"label ({label[0]:.1f}, {label[1]:.1f}, {label[2]:.1f})" in str(caught.value)
+    write_table(file, table(label + np.array([0, 0, radius + 0.1])))
+    assert len(labelled(tiny, [tiny.labels], [file])[0].rejected) == 1
+    for settings in ({"mode": "paper"}, {"hidden": "nnpu"}):
+        with pytest.raises(InputError, match="rejected places are no part of this way to train"):
+            labelled(tiny, [tiny.labels], [file], **settings)
+
+
+def example(tiny: TinySet, labels: np.ndarray, rejected: np.ndarray, **settings: object) -> tuple:
+    given = TrainSettings(diameter=tiny.diameter, crops=4, crop=(6, 32, 32), **settings)
+    tomogram = read_tomogram(tiny.path("one"))
+    model = model_settings(given, [tomogram])
+    return (
+        given,
+        model,
+        [Example(tomogram=tomogram, prepared=prepare(tomogram, model), labels=labels, rejected=rejected)],
+    )
+
+
+def test_rejected_places_are_no_candidates_of_the_scouts(tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scouts find all particles; those that are rejected are not counted, not left out, and move no label."""
+    truth = tiny.truth["one"]
+    beside = truth[:9].copy()
+    beside[:, 0] += 2.0
+    monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
+    monkeypatch.setattr(scouting, "candidates", lambda *_: (truth, np.linspace(0.5, 0.9, len(truth))))
+    counts = []
+    for rejected in (truth[:0], truth[9:]):
+        settings, model, examples = example(tiny, beside, rejected, steps=1)
+        with pytest.warns(CetpickWarning, match="were moved"):
+            found = scout(settings, model, examples, torch.device("cpu"))
+        counts.append(found.count.expected)
+        assert len(found.doubtful(1000)[0]) == len(found.unlabelled[0]) == (0 if len(rejected) else len(truth) - 9)
+    assert counts[1] < counts[0]
+    # a rejected candidate beside a label does not pull it there
+    settings, model, examples = example(tiny, beside, truth[:9], steps=1)
+    with pytest.warns(CetpickWarning, match="not found again"):
+        found = scout(settings, model, examples, torch.device("cpu"))
+    assert np.array_equal(found.labels[0], beside)
+
+
+def test_each_rejected_place_is_seen_as_often_as_a_label_and_all_together_in_a_quarter_of_the_crops(
+    tiny: TinySet,
+) -> None:
+    truth = tiny.truth["one"]
+    for number, share in ((0, 0.0), (1, 0.125), (9, 0.25)):
+        settings, model, examples = example(tiny, truth[:4], truth[4 : 4 + number], steps=1)
+        recipe = DefaultRecipe(examples, settings=settings, model=model, count=0.0, device=torch.device("cpu"))
+        batch = recipe._sampler.draw(400)
+        assert batch.uniform.float().mean() == pytest.approx(0.5 - share, abs=0.08)
+
+
+@quiet
+def test_training_with_rejected_places_leaves_them_out_of_what_is_unknown(
+    tiny: TinySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cetpick import training
+
+    truth = tiny.truth["one"]
+    seen = []
+    monkeypatch.setattr(training, "fit", lambda scores, *_: seen.append(len(scores)))
+    monkeypatch.setattr(training, "candidates", lambda *_: (truth, np.full(len(truth), 0.9)))
+    pairs = [(read_tomogram(tiny.path("one")), read_coordinates(tiny.labels)[0])]
+    settings = TrainSettings(diameter=tiny.diameter, steps=1, crops=1, crop=(6, 32, 32), count_hint=20)
+    for rejected in ([], [truth[10:]]):
+        train(pairs, settings, rejected=rejected, device=torch.device("cpu"))
+    assert seen == [len(truth) - 8, 2]
+
+
+@quiet
+def test_the_model_tells_of_rejected_places_and_they_make_another_training(
+    tiny: TinySet, tmp_path: Path, cetpick: Run
+) -> None:
+    write_table(tmp_path / "one.csv", table(tiny.truth["one"][10:12]))
+    model = tmp_path / "m.safetensors"
+    command = ["train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, "--steps", 1, "-q", "-o", model]
+    code, out, _ = cetpick(*command, "--reject", tmp_path / "one.csv")
+    assert code == 0
+    assert "trained on 8 labels and 2 rejected places" in out
+    record = json.loads((tmp_path / "m.run.json").read_text())
+    assert record["training"]["rejected"] == record["model"]["provenance"]["rejected"] == {"one": 2}
+    assert str(tmp_path / "one.csv") in record["inputs"]
+    code, out, _ = cetpick(*command, "--reject", tmp_path / "one.csv")
+    assert "trained before" in out
+    write_table(tmp_path / "one.csv", table(tiny.truth["one"][10:11]))
+    assert cetpick(*command, "--reject", tmp_path / "one.csv")[0] == 2
+    assert cetpick(*command)[0] == 2
+
+
+# --- picking ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tomograms of noise and a network that was not trained."""
+    folder = tmp_path_factory.mktemp("source")
+    for seed, name in enumerate(NAMES):
+        data = np.random.default_rng(seed).normal(size=(20, 48, 52)).astype(np.float32)
+        write_mrc(folder / f"{name}.mrc", data, voxel_size=10.0)
+    settings = ModelSettings(classes=(ParticleClass(diameter=DIAMETER),), voxel_size=(20, 10, 10), threshold=0.5)
+    save_model(folder / "m.safetensors", build_network(settings, seed=0), settings)
+    return folder
+
+
+PICK = (
+    "pick",
+    *(f"{n}.mrc" for n in NAMES),
+    "--model",
+    "m.safetensors",
+    "-o",
+    "out",
+    "--threshold",
+    0,
+    "--top",
+    15,
+    "-q",
+)
+
+
+@pytest.fixture(scope="module")
+def picked(source: Path) -> Path:
+    """The tomograms and the model, and in `out` the 15 best candidates of each."""
+    main = [sys.executable, "-c", "from cetpick.cli import main; main()"]
+    subprocess.run([*main, *map(str, PICK)], cwd=source, check=True)
+    return source
+
+
+@pytest.fixture
+def data(picked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder."""
+    shutil.copytree(picked, tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_what_was_rejected_does_not_come_back_as_a_pick(data: Path, cetpick: Run) -> None:
+    before, candidates = xyz_of(data / "out" / "b.csv"), len(xyz_of(data / "out" / "candidates" / "b.csv"))
+    write_table(data / "rejected" / "b.csv", table(before[:4] + 0.5))
+    code, out, _ = cetpick(*PICK, "--reject", "rejected")
+    assert code == 0
+    assert f"b: 15 picks of {candidates - 4} candidates, 4 at rejected places left out" in out
+    assert "2 done before, 1 picked" in out
+    record = json.loads((data / "out" / "run.json").read_text())
+    assert (record["tomograms"]["b"]["rejected"], record["tomograms"]["b"]["rejected_candidates"]) == (4, 4)
+    assert "rejected" not in record["tomograms"]["a"]
+    assert "rejected/b.csv" in record["inputs"]
+    for again in (("repick", "out", "--top", 16, "--threshold", 0), (*PICK, "--reject", "rejected", "--top", 16)):
+        code, out, err = cetpick(*again)
+        assert code == 0, err
+        picked = xyz_of(data / "out" / "b.csv")
+        assert len(picked) == 16
+        assert not within(picked, before[:4], DIAMETER / 20).any()
+    code, out, _ = cetpick(*PICK)  # without them all is as it was
+    assert np.array_equal(xyz_of(data / "out" / "b.csv"), before)
+
+
+def test_rejected_places_of_no_tomogram_are_an_error_unless_of_another_shard(data: Path, cetpick: Run) -> None:
+    write_table(data / "rejected" / "b.csv", table([5, 5, 5]))
+    only = ("pick", "a.mrc", "c.mrc", "--model", "m.safetensors", "--reject", "rejected", "-q", "-o")
+    code, _, err = cetpick(*only, "other")
+    assert code == 2
+    assert "no rejected places belong to any of the tomograms" in err
+    code, _, err = cetpick(*only, "sharded", "--shard", "1/2")
+    assert code == 0, err
+
+
+# --- curate -------------------------------------------------------------------------------------------------------
+
+
+def info(name: str = "t", voxel_size: float = 10.0) -> TomogramInfo:
+    return TomogramInfo(name=name, path=Path(f"{name}.mrc"), grid=Grid(shape=(50, 100, 100), voxel_size=voxel_size))
+
+
+def test_what_was_kept_deleted_added_and_moved_is_told_apart() -> None:
+    picks = table([[10, 10, 10], [30, 10, 10], [50, 10, 10], [70, 10, 10], [74, 10, 10]]).assign(
+        score=[0.9, 0.8, 0.7, 0.6, 0.5]
+    )
+    points = np.array([[11.0, 10, 10], [54, 10, 10], [70.4, 10, 10], [90, 90, 10]])
+    found = compare(info(), picks, points, tolerance=2, radius=5)
+    assert found.kept["score"].tolist() == [0.9, 0.6]
+    assert found.rejected["score"].tolist() == [0.8]
+    assert found.added.to_numpy().tolist() == [[54, 10, 10], [90, 90, 10]]
+    assert found.counts == {"kept": 2, "rejected": 1, "added": 2, "moved": 2}
+    # a point belongs to one pick
+    close = compare(info(), table([[10, 10, 10], [11, 10, 10]]), np.array([[10.4, 10, 10]]), tolerance=2, radius=0.1)
+    assert close.kept.to_numpy().tolist() == [[10, 10, 10]]
+
+
+def test_models_curated_in_3dmod_come_back_and_picking_again_takes_them(data: Path, cetpick: Run) -> None:
+    picks = {name: xyz_of(data / "out" / f"{name}.csv") for name in NAMES}
+    new = np.array([[1.0, 1, 1]])
+    assert not within(new, picks["a"], 5).any()
+    mod(data / "curated" / "a.mod", data / "a.mrc", np.vstack([picks["a"][3:], new]))
+    mod(data / "curated" / "b.mod", data / "b.mrc", picks["b"][:0])
+    code, out, err = cetpick("curate", "out", "curated", "-o", "round2", "--kept")
+    assert code == 0, err
+    assert "left alone: c" in out
+    assert "--labels LABELS --reject round2/rejected.star --labels round2/added.star --labels round2/kept.star" in out
+    assert "--train a.mrc --train b.mrc" in out
+    infos = [read_info(data / f"{name}.mrc") for name in NAMES]
+    rejected = {of.tomogram: of.xyz for of in read_coordinates("round2/rejected.star", tomograms=infos)}
+    np.testing.assert_allclose(rejected["a"], picks["a"][:3], atol=1e-3)
+    np.testing.assert_allclose(rejected["b"], picks["b"], atol=1e-3)
+    (added,) = read_coordinates("round2/added.star", tomograms=infos)
+    assert (added.tomogram, added.xyz.round(3).tolist()) == ("a", new.tolist())
+    (kept,) = read_coordinates("round2/kept.star", tomograms=infos)
+    assert len(kept) == 12
+    told = json.loads((data / "round2" / "curate.json").read_text())
+    assert told["tomograms"]["a"] == {"kept": 12, "rejected": 3, "added": 1, "moved": 0}
+    assert told["skipped"] == ["c"]
+    assert cetpick("curate", "out", "curated", "-o", "round2")[0] == 2  # nothing is overwritten unasked
+    assert cetpick("curate", "out", "curated", "-o", "round2", "--overwrite")[0] == 0
+    assert not (data / "round2" / "kept.star").exists()
+    assert cetpick(*PICK, "--reject", "round2/rejected.star")[0] == 0
+    assert not within(xyz_of(data / "out" / "a.csv"), picks["a"][:3], DIAMETER / 20).any()
+
+
+def test_one_file_for_a_tomogram_or_a_list_without_an_output_folder(data: Path, cetpick: Run) -> None:
+    points = xyz_of(data / "out" / "c.csv")
+    write_table(data / "napari.csv", table(points[1:]))
+    for picks, more in (
+        ("out/c.csv", ()),
+        ("out/particles.star", ()),
+        ("c.csv", ("--tomogram", "c.mrc", "-d", DIAMETER)),
+    ):
+        write_table(data / "c.csv", table(points))
+        curated = data / "c_curated" / "c.csv"
+        write_table(curated, table(points[1:]))
+        code, out, err = cetpick("curate", picks, curated, "-o", "r", "--overwrite", "--json", *more)
+        assert code == 0, (picks, err)
+        assert json.loads(out)["tomograms"]["c"] == {"kept": 14, "rejected": 1, "added": 0, "moved": 0}
+    code, out, _ = cetpick("curate", "out", curated, "-o", "r", "--overwrite", "--emptied", "--json")
+    assert [json.loads(out)["tomograms"][name]["rejected"] for name in NAMES] == [15, 15, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("out", "other"), "no pick is among the curated points of a, though there are such"),
+        (("out", "a.mrc"), "a.mrc"),
+        (("m.safetensors", "other"), "the tomograms of the picks must be known"),
+        (("other/a.csv", "other", "--tomogram", "a.mrc"), "the particle's diameter must be known"),
+        (("other", "other"), "holds no results of cetpick pick"),
+        (("out", "other", "--tolerance", 0), "unusable --tolerance"),
+        (("out", "none.mod"), "none.mod"),
+    ],
+)
+def test_unusable_curation_writes_nothing(data: Path, cetpick: Run, arguments: tuple, message: str) -> None:
+    far = np.array([[x, y, z] for x in (1, 46) for y in (1, 46) for z in (1, 18)])
+    far = far[~within(far, xyz_of(data / "out" / "a.csv"), 4)]
+    write_table(data / "other" / "a.csv", table(far))
+    code, out, err = cetpick("curate", *arguments, "-o", "round2")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (data / "round2").exists()
+
+
+def test_changed_tables_are_not_taken_for_what_was_picked(data: Path, cetpick: Run) -> None:
+    write_table(data / "out" / "a.csv", table(xyz_of(data / "out" / "a.csv")[1:]))
+    code, _, err = cetpick("curate", "out", "out/a.mod", "-o", "round2")
+    assert code == 2
+    assert "a.csv: is not as `cetpick pick` wrote it" in err
+
+
+def test_relion_annotations_that_are_a_pixel_off(source: Path, tmp_path: Path) -> None:
+    """RELION 5's picker moves all coordinates by an unbinned pixel when it makes annotations of particles."""
+    rows = [[name, 2.0, 5.0, 260, 240, 100, str(source / f"{name}.mrc")] for name in NAMES]
+    columns = ["Name", "TiltSeriesPixelSize", "TomogramBinning", "SizeX", "SizeY", "SizeZ", "ReconstructedTomogram"]
+    star = tmp_path / "tomograms.star"
+    write_star(star, {"global": pd.DataFrame(rows, columns=[f"rlnTomo{c}" for c in columns])}, version="50001")
+    infos, _ = open_inputs([star])
+    picks = np.array([[10.0, 10, 10], [30, 10, 10], [10, 30, 10]])
+    write_particles(tmp_path / "particles.star", "relion5", [(of, table(picks).assign(score=0.5)) for of in infos[:2]])
+    points = np.vstack([picks[1:], [[40, 40, 5]]]) + 1 / 5
+    write_annotations(tmp_path, infos[0], table(points).assign(score=0.0))
+    summary = run_curate(
+        tmp_path / "particles.star",
+        [tmp_path / "annotations"],
+        tomograms=[star],
+        diameter=DIAMETER,
+        output=tmp_path / "round2",
+    )
+    assert summary.tomograms == {"a": {"kept": 2, "rejected": 1, "added": 1, "moved": 0}}
+    assert summary.skipped == ["b"]
+    (rejected,) = read_particles(summary.files["rejected"], infos)
+    np.testing.assert_allclose(rejected.xyz, picks[:1], atol=1e-3)
+    assert "rlnCenteredCoordinateXAngst" in summary.files["added"].read_text()
+
+
+# --- suggest ------------------------------------------------------------------------------------------------------
+
+
+def scored(name: str, scores: list[float], spacing: float = 10.0) -> pd.DataFrame:
+    """Candidates in a row, `spacing` voxels apart, with a threshold of .5."""
+    far = np.abs(np.log(scores) - np.log1p(-np.array(scores)))
+    x = np.arange(len(scores)) * spacing
+    return pd.DataFrame({"tomogram": name, "x": x, "y": 5.0, "z": 5.0, "score": scores, "far": far}).assign(
+        pick=np.array(scores) >= 0.5
+    )
+
+
+def chosen(
+    tables: list[pd.DataFrame], number: int, tomograms: int | None = None, diameter: float = 100.0
+) -> pd.DataFrame:
+    infos = {of["tomogram"].iloc[0]: info(of["tomogram"].iloc[0]) for of in tables}
+    candidates = pd.concat(tables, ignore_index=True)
+    return choose(candidates, infos, number=number, tomograms=tomograms, diameter=diameter, seed=0)
+
+
+def test_uncertain_places_and_a_fifth_of_random_picks() -> None:
+    scores = [0.99, 0.98, 0.97, 0.96, 0.95, 0.6, 0.52, 0.45, 0.3, 0.01, 0.02, 0.03]
+    found = chosen([scored("t", scores)], 5)
+    uncertain = found[found["why"] == "uncertain"]
+    assert sorted(uncertain["score"]) == [0.3, 0.45, 0.52, 0.6]
+    (check,) = found[found["why"] == "random pick"]["score"]
+    assert check >= 0.95
+    # all there are, when more are asked for
+    assert len(chosen([scored("t", scores)], 100)) == len(scores)
+
+
+def test_suggestions_are_a_diameter_apart() -> None:
+    scores = [0.5 + 0.001 * i for i in range(40)]
+    found = chosen([scored("t", scores, spacing=4)], 10)
+    gaps = np.diff(np.sort(found["x"]))
+    assert len(found) == 10
+    assert gaps.min() >= 10
+
+
+def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:
+    tables = [scored(f"t{i}", [0.5 + 0.01 * i + 0.001 * j for j in range(30)]) for i in range(9)]
+    assert chosen(tables, 20)["tomogram"].value_counts().to_dict() == pytest.approx(
+        {"t0": 5, "t1": 5, "t2": 5, "t3": 5}, abs=3
+    )
+    uncertain = chosen(tables, 20)
+    uncertain = uncertain[uncertain["why"] == "uncertain"]
+    assert set(uncertain["tomogram"].value_counts()) == {4}
+    assert chosen(tables, 20, tomograms=2)["tomogram"].nunique() == 2
+    # tomograms with little to show leave the rest to others
+    few = [scored("t0", [0.5]), scored("t1", [0.6] * 30)]
+    assert chosen(few, 20)["tomogram"].value_counts().to_dict() == {"t1": 19, "t0": 1}
+
+
+def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from cetpick.cli import main; main()"
+
+    def run(*arguments: object) -> str:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    out = run("suggest", "out", "--number", 10)
+    places = pd.read_csv("out/suggest/suggested.csv")
+    assert len(places) == 10
+    assert set(places["why"]) == {"uncertain", "random pick"}
+    (name, *_) = names = list(places["tomogram"].unique())
+    assert len(names) == 2
+    assert f"3dmod {name}.mrc out/suggest/models/{name}.mod" in out
+    model = data / "out" / "suggest" / "models" / f"{name}.mod"
+    info = read_info(f"{name}.mrc")
+    (shown,) = read_coordinates(model, tomograms=[info])
+    expected = places[places["tomogram"] == name]
+    np.testing.assert_allclose(shown.xyz, expected[["x", "y", "z"]], atol=1e-3)
+    np.testing.assert_allclose(shown.table["score"], expected["score"], atol=1e-5)
+    mod(model, data / f"{name}.mrc", shown.xyz[1:])  # 3dmod saves it where it was
+    last = out.splitlines()[-1].split()
+    assert last[:2] == ["cetpick", "curate"]
+    assert f"--train {' --train '.join(f'{of}.mrc' for of in sorted(names))}" in run(*last[1:])
+    record = json.loads((data / "round2" / "curate.json").read_text())
+    assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
+    told = record["tomograms"]
+    assert told[name] == {"kept": len(expected) - 1, "rejected": 1, "added": 0, "moved": 0}
+    assert sum(counts["kept"] for counts in told.values()) == 9
+
+
+def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
+    code, *_ = cetpick("suggest", "out", "--number", 6, "--tomograms", 1)
+    assert code == 0
+    first = pd.read_csv("out/suggest/suggested.csv")
+    name = first["tomogram"].iloc[0]
+    write_table(data / "labels" / f"{name}.csv", first[["x", "y", "z"]])
+    code, _, err = cetpick("suggest", "out", "--number", 6, "--tomograms", 1, "--labels", "labels")
+    assert code == 2
+    assert "--overwrite" in err
+    summary = run_suggest(data / "out", number=30, tomograms=3, labels=[data / "labels"], overwrite=True)
+    rows = summary.places[summary.places["tomogram"] == name]
+    assert len(rows)
+    assert not within(rows[["x", "y", "z"]].to_numpy(), first[["x", "y", "z"]].to_numpy(), DIAMETER / 20).any()
+    with pytest.raises(InputError, match="holds no results"):
+        run_suggest(data / "labels")
