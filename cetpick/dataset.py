@@ -118,6 +118,8 @@ class CropSampler:
 
     JITTER = 0.35
     """A place lies at most this fraction of the crop from its centre, along each axis."""
+    TRIES = 30
+    """Crops that are drawn for one that holds data."""
 
     def __init__(
         self,
@@ -148,14 +150,21 @@ class CropSampler:
     def _place(self, around: Places | None) -> tuple[TrainingVolume, list[int]]:
         """A random volume and the first voxel (z, y, x) of a crop in it, `around` one of these or anywhere."""
         size = torch.tensor(self.crop)
-        if around is not None:
-            volume, place = around[int(self._random(1).item() * len(around))]
-            start = place.flip(0) - size / 2 + (2 * self._random(3) - 1) * self.JITTER * size
-        else:
-            volume = self.volumes[int(torch.multinomial(self._sizes, 1, generator=self.generator))]
-            start = self._random(3) * (torch.tensor(volume.voxels.shape) - size + 1) - 0.5
-        last = torch.tensor(volume.voxels.shape) - size
-        return volume, torch.minimum(start.round().long().clamp(min=0), last).tolist()
+        for _ in range(self.TRIES):
+            if around is not None:
+                volume, place = around[int(self._random(1).item() * len(around))]
+                start = place.flip(0) - size / 2 + (2 * self._random(3) - 1) * self.JITTER * size
+            else:
+                volume = self.volumes[int(torch.multinomial(self._sizes, 1, generator=self.generator))]
+                start = self._random(3) * (torch.tensor(volume.voxels.shape) - size + 1) - 0.5
+            last = torch.tensor(volume.voxels.shape) - size
+            first = torch.minimum(start.round().long().clamp(min=0), last).tolist()
+            if volume.valid[self._window(first)].any():
+                break
+        return volume, first
+
+    def _window(self, start: list[int]) -> tuple[slice, ...]:
+        return tuple(slice(s, s + n) for s, n in zip(start, self.crop, strict=True))
 
     def _near(self, points: Tensor, start: list[int]) -> Tensor:
         """Those of the points (n, 3) that lie in a crop or within reach of it, in voxels of the crop."""
@@ -170,7 +179,7 @@ class CropSampler:
         for number in drawn.tolist():
             around = self._labels if number < self._labelled else self._rejected if number < self._known else None
             volume, start = self._place(around)
-            window = tuple(slice(s, s + n) for s, n in zip(start, self.crop, strict=True))
+            window = self._window(start)
             bits = draw_symmetry(self.generator)
             crops.append(apply_symmetry(volume.voxels[window], bits))
             valid.append(apply_symmetry(volume.valid[window], bits))

@@ -145,6 +145,17 @@ def test_uniform_crops_reach_every_corner() -> None:
     assert len(seen) == 6 * 12 * 12
 
 
+def test_crops_without_data_teach_nothing_and_are_drawn_again() -> None:
+    source = volume((4, 80, 80), [])
+    valid = torch.zeros_like(source.valid)
+    valid[:, :16, :16] = 1
+    limited = dataclasses.replace(source, valid=valid)
+    sampler = CropSampler(
+        [limited], crop=(4, 8, 8), labelled=0.5, reach=(1, 1, 1), generator=torch.Generator().manual_seed(0)
+    )
+    assert (sampler.draw(40).valid.amax(dim=(1, 2, 3, 4)) > 0).float().mean() > 0.6  # 0.05 if drawn once
+
+
 def test_a_volume_smaller_than_the_crop_is_padded_and_said_invalid() -> None:
     source = volume((2, 8, 6), [(1, 1, 1)])
     assert source.voxels.shape == (4, 8, 8)
