@@ -245,28 +245,34 @@ def resample(volume: Volume, scale: tuple[float, float, float]) -> Volume:
 
     Voxel centres map as `geometry.rescale` says. A scale of 1 returns the axis untouched.
     """
-    return np.concatenate([slab for _, slab in _resampled(lambda part: volume[part], volume.shape, scale)])
+    return np.concatenate([slab for _, slab in _resampled(lambda *part: volume[part], volume.shape, scale)])
 
 
 def _resampled(
-    read: Callable[[slice], Volume], shape: tuple[int, int, int], scale: tuple[float, float, float]
+    read: Callable[[slice, slice], Volume], shape: tuple[int, int, int], scale: tuple[float, float, float]
 ) -> Iterator[tuple[slice, Volume]]:
-    """Resample slab by slab what `read` gives of the slices of a volume; yields where in the result, and what."""
+    """Resample slab by slab what `read` gives of slices and rows; yields which slices of the result, and these."""
     size = working_shape(shape, scale)
     matrices = [_resampling_matrix(*axis).astype(np.float32) for axis in zip(shape, size, scale, strict=True)]
-    # as many slices as the slab of input voxels that they are made of
-    for slab in scratch.slabs((size[0], round(shape[1] / min(1.0, scale[0])), shape[2]), multiple=2):
-        part = slab
+    for slab in scratch.slabs((size[0], shape[1], shape[2]), multiple=2):
+        weights, part = matrices[0][slab], slab
         if scale[0] != 1:
-            columns = matrices[0][slab].indices
-            part = slice(int(columns.min()), int(columns.max()) + 1)
-        volume = read(part)
-        for axis in range(3):
+            part = slice(int(weights.indices.min()), int(weights.indices.max()) + 1)
+        # many slices are read for one of the result, so only some rows at a time
+        step = max(1, scratch.SLAB // ((part.stop - part.start) * shape[2]))
+        blocks = []
+        for first in range(0, shape[1], step):
+            block = read(part, slice(first, first + step))
+            if scale[0] != 1:
+                flat = weights[:, part] @ block.reshape(len(block), -1)
+                block = flat.reshape(-1, *block.shape[1:])
+            blocks.append(block)
+        volume = np.concatenate(blocks, axis=1)
+        for axis in (1, 2):
             if scale[axis] == 1:
                 continue
-            matrix = matrices[0][slab][:, part] if axis == 0 else matrices[axis]
             moved = np.moveaxis(volume, axis, 0)
-            flat = matrix @ moved.reshape(moved.shape[0], -1)
+            flat = matrices[axis] @ moved.reshape(moved.shape[0], -1)
             volume = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
         yield slab, np.ascontiguousarray(volume)
 
@@ -328,7 +334,7 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     depth, height, width = working_shape(data.shape, scale)
     volume: Volume = scratch.zeros((depth // merged, height, width), np.float32)
 
-    def read(part: slice) -> Volume:
+    def read(*part: slice) -> Volume:
         return score(data[part], None if present is None else present[part])
 
     def place(slab: slice, values: Volume) -> tuple[slice, Volume]:
@@ -341,7 +347,7 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
         if mask is None:
             return None
         placed: Mask = scratch.zeros(volume.shape, bool)
-        for slab, values in _resampled(lambda part: mask[part].astype(np.float32), data.shape, scale):
+        for slab, values in _resampled(lambda *part: mask[part].astype(np.float32), data.shape, scale):
             where, values = place(slab, (values > 0.5).astype(np.float32))
             placed[where] = values > 0.5
         return placed

@@ -23,7 +23,7 @@ from cetpick.errors import InputError
 
 LARGE = 1 << 27
 """Bytes from which an array gets a file."""
-SLAB = 1 << 24
+SLAB = 1 << 22
 """Voxels that are worked on at once, at least one slice."""
 VARIABLE = "CETPICK_SCRATCH"
 
