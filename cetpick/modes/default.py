@@ -32,6 +32,12 @@ LABELLED_CROPS = 0.5
 """Share of the crops that lie around a label."""
 REJECTED_CROPS = 0.25
 """Share of the crops that lie around a rejected place, at most: as many are left to lie anywhere."""
+DOUBTFUL = 0.04
+"""What doubtful places weigh as background.
+
+Enough for look-alikes, which differ from the labels in some way that all of them teach, and too little for
+hidden particles, which would have to be learned by heart one by one (docs/method.md).
+"""
 FIRST_LEAVE_OUT = 0.15
 """Fraction of the steps before which nothing is left out: scores mean nothing yet."""
 
@@ -123,7 +129,7 @@ class DefaultRecipe:
         target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
         weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
         doubtful = gaussian_targets(to_cells(batch.doubtful, stride), shape, self._sigma) > 0
-        weight = weight * ~(doubtful & (target <= 0))
+        weight = torch.where(doubtful & (target <= 0), DOUBTFUL * weight, weight)
         if self.settings.hidden == "nnpu":
             return self._nnpu(logits, target, weight, batch.uniform)
         if self.settings.hidden != "leave-out":
