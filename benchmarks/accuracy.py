@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -532,8 +532,12 @@ def do_runs(options: argparse.Namespace) -> int:
     return failed
 
 
-def main() -> None:
-    options = parser().parse_args()
+def command_line(
+    options: argparse.Namespace,
+    do_runs: Callable[[argparse.Namespace], int],
+    table: Callable[[list[dict[str, Any]]], str],
+) -> None:
+    """Do the runs, with an exit code, or print the table of those that are there."""
     if options.command == "table":
         results = [json.loads(file.read_text()) for file in sorted((options.out / "runs").glob("*.json"))]
         print(table(results) if results else f"no runs in {options.out}")
@@ -542,6 +546,10 @@ def main() -> None:
         sys.exit(1 if do_runs(options) else 0)
     except InputError as error:
         sys.exit(str(error))
+
+
+def main() -> None:
+    command_line(parser().parse_args(), do_runs, table)
 
 
 if __name__ == "__main__":

@@ -243,15 +243,7 @@ def do_runs(options: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    options = parser().parse_args()
-    if options.command == "table":
-        results = [json.loads(file.read_text()) for file in sorted((options.out / "runs").glob("*.json"))]
-        print(table(results) if results else f"no runs in {options.out}")
-        return
-    try:
-        sys.exit(1 if do_runs(options) else 0)
-    except InputError as error:
-        sys.exit(str(error))
+    accuracy.command_line(parser().parse_args(), do_runs, table)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
         crops: (B, 1, z, y, x) normalised grey values.
         valid: like crops, 1 where there is data, 0 in padding.
         centres: (B, N, 3) x, y, z of the labels in voxels of the crop; unused places lie FAR away.
-        doubtful: like centres, for the places that are neither positive nor negative.
+        doubtful: like centres, for the places that hardly count as background.
         uniform: (B,) True for crops drawn anywhere, False for those around a label or a rejected place.
     """
 
@@ -48,7 +48,7 @@ class Example:
         tomogram: as stored.
         prepared: on the working grid.
         labels: (n, 3) x, y, z of labelled particles, stored voxels.
-        doubtful: (m, 3) places that are neither positive nor negative, stored voxels.
+        doubtful: (m, 3) places that hardly count as background, stored voxels.
         rejected: (k, 3) places that are background for certain, stored voxels.
     """
 

@@ -125,9 +125,7 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
         )
     not_finite = 0
     if np.issubdtype(data.dtype, np.floating):
-        not_finite = sum(
-            int(np.isfinite(data[slab]).size - np.isfinite(data[slab]).sum()) for slab in scratch.slabs(data.shape)
-        )
+        not_finite = sum(int(np.count_nonzero(~np.isfinite(data[slab]))) for slab in scratch.slabs(data.shape))
     padding = padding_mask(data)
     padded = sum(int(padding[slab].sum()) for slab in scratch.slabs(data.shape))
     found = Exclusions(not_finite=not_finite, padding=padded, total=data.size)
@@ -185,7 +183,8 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
         raise InputError(
             "nothing of the tomogram is left to look at",
             file=tomogram.info.path,
-            found=f"mask {region.mask}, slab {region.slab}",
+            expected="voxels with data within the mask and the slab",
+            found=f"none within mask {region.mask} and slab {region.slab}",
             cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
         )
     without_data = exclusions.not_finite + exclusions.padding
@@ -240,18 +239,21 @@ def _resampling_matrix(n_in: int, n_out: int, scale: float) -> sparse.csr_array:
     return sparse.csr_array((weights.ravel(), (rows, np.clip(columns, 0, n_in - 1).ravel())), shape=(n_out, n_in))
 
 
-def resample(volume: Volume, scale: tuple[float, float, float]) -> Volume:
-    """Resample (z, y, x) by `scale` = stored / working voxel size along each axis, with an anti-aliasing filter.
-
-    Voxel centres map as `geometry.rescale` says. A scale of 1 returns the axis untouched.
-    """
-    return np.concatenate([slab for _, slab in _resampled(lambda *part: volume[part], volume.shape, scale)])
-
-
-def _resampled(
+def resampled(
     read: Callable[[slice, slice], Volume], shape: tuple[int, int, int], scale: tuple[float, float, float]
 ) -> Iterator[tuple[slice, Volume]]:
-    """Resample slab by slab what `read` gives of slices and rows; yields which slices of the result, and these."""
+    """Resample a volume (z, y, x) slab by slab, with an anti-aliasing filter.
+
+    Voxel centres map as `geometry.rescale` says. A scale of 1 leaves an axis as it is.
+
+    Args:
+        read: gives the voxels of some slices and rows of the volume.
+        shape: voxels of the volume.
+        scale: stored / working voxel size along each axis.
+
+    Yields:
+        Slices of the result, an even number of them but for the last ones, and their voxels.
+    """
     size = working_shape(shape, scale)
     matrices = [_resampling_matrix(*axis).astype(np.float32) for axis in zip(shape, size, scale, strict=True)]
     for slab in scratch.slabs((size[0], shape[1], shape[2]), multiple=2):
@@ -347,14 +349,14 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
         if mask is None:
             return None
         placed: Mask = scratch.zeros(volume.shape, bool)
-        for slab, values in _resampled(lambda *part: mask[part].astype(np.float32), data.shape, scale):
+        for slab, values in resampled(lambda *part: mask[part].astype(np.float32), data.shape, scale):
             where, values = place(slab, (values > 0.5).astype(np.float32))
             placed[where] = values > 0.5
         return placed
 
     holds_data = place_mask(present)
     valid = holds_data if counted is present else place_mask(counted)
-    for slab, values in _resampled(read, data.shape, scale):
+    for slab, values in resampled(read, data.shape, scale):
         where, values = place(slab, values)
         volume[where] = values
     score = _Score(*levels(volume, valid), limit)

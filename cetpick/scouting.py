@@ -5,8 +5,8 @@ look-alikes, which must. The score of the network being trained cannot tell them
 not see as soon as it is taught that they are background, and what it is spared keeps its score. Two scouts can: each
 learns from half of the labels, with all else as background, so that the labels it was not shown fare as hidden
 particles do. Their ranks tell how many particles there are; and what both scouts, which share no label, rank high is
-probably a particle. Those places are then neither positive nor negative for the final training; everything else,
-look-alikes above all, is background.
+probably a particle. Those places hardly count as background in the final training; everything else does, and most
+look-alikes are among it.
 """
 
 from __future__ import annotations

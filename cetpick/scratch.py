@@ -71,6 +71,7 @@ def open_file() -> Iterator[IO[bytes]]:
         raise InputError(
             "cannot keep working data",
             file=folder or tempfile.gettempdir(),
+            expected="a folder that can be written to, with room for the tomogram on the working grid",
             found=error.strerror or error,
             cure=f"make room there, or let the environment variable {VARIABLE} name another folder on a disk",
         ) from error

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -60,20 +59,32 @@ def choose_tile(shape: Sequence[int], network: TileableNetwork, memory: float, *
         Inner voxels (z, y, x); the smallest tile there is when none fits.
     """
     room = memory / network.bytes_per_voxel[0 if half else 1]
-    options = [
-        sorted({min(_round_up(side, step), _round_up(n, step)) for side in (*SIDES, n)})
-        for n, step in zip(shape, network.alignment, strict=True)
-    ]
-    sizes: dict[Tile, tuple[int, int]] = {}
-    for z, y, x in itertools.product(*options):
-        axes = [
-            [read.stop - read.start for read, _ in _spans(_round_up(n, step), side, halo, step)]
-            for n, step, side, halo in zip(shape, network.alignment, (z, y, x), network.halo, strict=True)
+    axes = [
+        [
+            _cost(_round_up(n, step), side, halo, step)
+            for side in sorted({min(_round_up(side, step), _round_up(n, step)) for side in (*SIDES, n)})
         ]
-        # what all tiles read together, and the largest one
-        sizes[z, y, x] = math.prod(map(sum, axes)), math.prod(map(max, axes))
+        for n, halo, step in zip(shape, network.halo, network.alignment, strict=True)
+    ]
+    sizes = {
+        (z.side, y.side, x.side): (z.read * y.read * x.read, z.largest * y.largest * x.largest)
+        for z, y, x in itertools.product(*axes)
+    }
     fitting = [tile for tile, (_, largest) in sizes.items() if largest <= room]
     return min(fitting, key=lambda tile: sizes[tile]) if fitting else min(sizes, key=lambda tile: sizes[tile][1])
+
+
+class _Cost(NamedTuple):
+    """Along one axis: the inner part of a tile, voxels that all tiles read together, and those of the largest one."""
+
+    side: int
+    read: int
+    largest: int
+
+
+def _cost(length: int, side: int, halo: int, alignment: int) -> _Cost:
+    reads = [read.stop - read.start for read, _ in _spans(length, side, halo, alignment)]
+    return _Cost(side, sum(reads), max(reads))
 
 
 def heatmap(
@@ -111,11 +122,13 @@ def heatmap(
                 result[place] = logits
             return result
         except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             larger = tile
             while tile == larger and memory > 1:
                 memory /= 2
                 tile = choose_tile(volume.shape, network, memory, half=half)
-            if tile == larger or not _is_out_of_memory(error):
+            if tile == larger:
                 raise
         if device.type == "cuda":
             torch.cuda.empty_cache()

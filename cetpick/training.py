@@ -39,8 +39,8 @@ Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
 FEWEST_STEPS = 30
 """Fewer training steps are a trial of the machinery, whose outcome is not judged."""
-LEFT_OUT = 1.5
-"""Places left out of the training and labels together, in units of the upper limit of the number of particles.
+SPARED = 1.5
+"""Doubtful places and labels together, in units of the upper limit of the number of particles.
 
 Rather too many than too few: a particle learned as background costs more than a look-alike spared (docs/method.md).
 """
@@ -207,7 +207,7 @@ def train(
         count, scatter = scouting.count, scouting.scatter
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
-            places = scouting.doubtful(LEFT_OUT * count.high - labels)
+            places = scouting.doubtful(SPARED * count.high - labels)
             examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
@@ -222,7 +222,7 @@ def train(
         require_learned(outcomes)
     unlabelled = _unlabelled_scores(outcomes)
     hidden = Count(*(number - labels if number else 0.0 for number in count))
-    told = {"count": count._asdict(), "left_out_places": sum(len(e.doubtful) for e in examples)}
+    told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
     told["label_scatter"] = round(scatter, 4)
     if (mixture := fit(logit(unlabelled), hidden)) is not None:
         count = Count(*(number + labels for number in mixture.count))

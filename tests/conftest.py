@@ -1,6 +1,6 @@
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from cetpick import scratch
+from cetpick.checkpoint import save_model
 from cetpick.cli import main
+from cetpick.config import ModelSettings, ParticleClass
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import read_info
+from cetpick.networks.build import build_network
 from cetpick.records import Coordinates
 
 Run = Callable[..., tuple[int, str, str]]
@@ -48,6 +51,17 @@ class TinySet:
             data -= 4 * (np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) < 7)
         write_mrc(self.path(name), data.astype(np.float32), voxel_size=self.voxel_size)
         return rng.permutation(centres)
+
+
+def noise_and_models(folder: Path, names: Sequence[str], *, diameter: float, models: Sequence[str]) -> Path:
+    """Write tomograms of noise, and networks that were not trained: these score all places nearly alike."""
+    for seed, name in enumerate(names):
+        data = np.random.default_rng(seed).normal(size=(20, 48, 52)).astype(np.float32)
+        write_mrc(folder / f"{name}.mrc", data, voxel_size=10.0)
+    settings = ModelSettings(classes=(ParticleClass(diameter=diameter),), voxel_size=(20, 10, 10), threshold=0.5)
+    for seed, name in enumerate(models):
+        save_model(folder / f"{name}.safetensors", build_network(settings, seed=seed), settings)
+    return folder
 
 
 @pytest.fixture(scope="session")

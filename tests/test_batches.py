@@ -17,14 +17,14 @@ import pytest
 
 import cetpick.workflows.pick as workflow
 from cetpick.checkpoint import save_model
-from cetpick.config import ModelSettings, ParticleClass, PickSettings
+from cetpick.config import PickSettings
 from cetpick.io.model import read_settings
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star
 from cetpick.io.table import read_table
 from cetpick.networks.build import build_network
 from cetpick.workflows.results import Shard
-from tests.conftest import Run, TinySet
+from tests.conftest import Run, TinySet, noise_and_models
 
 NAMES = ("a", "b", "c", "d")
 DIAMETER = 60.0
@@ -35,15 +35,7 @@ NO_TORCH = "import sys; sys.modules['torch'] = None; from cetpick.cli import mai
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four tomograms of noise, and two models."""
-    folder = tmp_path_factory.mktemp("source")
-    for seed, name in enumerate(NAMES):
-        data = np.random.default_rng(seed).normal(size=(20, 48, 52)).astype(np.float32)
-        write_mrc(folder / f"{name}.mrc", data, voxel_size=10.0)
-    # a random network scores all of them nearly alike
-    settings = ModelSettings(classes=(ParticleClass(diameter=DIAMETER),), voxel_size=(20, 10, 10), threshold=0.5)
-    for seed in (0, 1):
-        save_model(folder / f"m{seed}.safetensors", build_network(settings, seed=seed), settings)
-    return folder
+    return noise_and_models(tmp_path_factory.mktemp("source"), NAMES, diameter=DIAMETER, models=("m0", "m1"))
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,16 @@ import torch
 
 from cetpick import scouting
 from cetpick.calibration import within
-from cetpick.checkpoint import save_model
-from cetpick.config import ModelSettings, ParticleClass, TrainSettings
+from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.coordinates import read_coordinates, write_coordinates
 from cetpick.io.imod import coordinates_to_mod
-from cetpick.io.mrc import write_mrc
 from cetpick.io.relion import read_particles, write_annotations, write_particles
 from cetpick.io.star import write_star
 from cetpick.io.table import write_table
 from cetpick.io.tomograms import open_inputs, read_info, read_tomogram
 from cetpick.modes.default import DefaultRecipe
-from cetpick.networks.build import build_network
 from cetpick.preprocess import prepare
 from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
@@ -33,7 +30,7 @@ from cetpick.training import model_settings, train
 from cetpick.workflows.curate import compare, run_curate
 from cetpick.workflows.inputs import InputOptions, open_labelled, open_training, read_rejected
 from cetpick.workflows.suggest import choose, run_suggest
-from tests.conftest import Run, TinySet
+from tests.conftest import Run, TinySet, noise_and_models
 
 DIAMETER = 60.0
 NAMES = ("a", "b", "c")
@@ -192,13 +189,7 @@ def test_the_model_tells_of_rejected_places_and_they_make_another_training(
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three tomograms of noise and a network that was not trained."""
-    folder = tmp_path_factory.mktemp("source")
-    for seed, name in enumerate(NAMES):
-        data = np.random.default_rng(seed).normal(size=(20, 48, 52)).astype(np.float32)
-        write_mrc(folder / f"{name}.mrc", data, voxel_size=10.0)
-    settings = ModelSettings(classes=(ParticleClass(diameter=DIAMETER),), voxel_size=(20, 10, 10), threshold=0.5)
-    save_model(folder / "m.safetensors", build_network(settings, seed=0), settings)
-    return folder
+    return noise_and_models(tmp_path_factory.mktemp("source"), NAMES, diameter=DIAMETER, models=("m",))
 
 
 PICK = (

@@ -452,7 +452,9 @@ def test_a_mask_and_a_slab_limit_the_picks_and_a_rerun_knows_them(
     masked = picked("--mask", tmp_path / "masks")
     assert 5 < len(masked) < len(everywhere)
     assert masked["y"].max() < 48
-    record = json.loads((tmp_path / "out" / "run.json").read_text())["tomograms"]["two"]
+    whole = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert str(tmp_path / "masks" / "two_mask.mrc") in whole["inputs"]
+    record = whole["tomograms"]["two"]
     assert record["excluded_voxels"]["masked"] == np.prod(tiny.shape) / 2
     again = json.loads((tmp_path / "out" / "records" / "two.json").read_text())["picked"]
     picked("--mask", tmp_path / "masks")

@@ -17,11 +17,15 @@ from cetpick.preprocess import (
     merge_slice_pairs,
     padding_mask,
     prepare,
-    resample,
+    resampled,
     valid_voxels,
     working_shape,
 )
 from cetpick.records import Grid, Region, Tomogram, TomogramInfo
+
+
+def resample(volume: np.ndarray, scale: tuple[float, float, float]) -> np.ndarray:
+    return np.concatenate([slab for _, slab in resampled(lambda *part: volume[part], volume.shape, scale)])
 
 
 def tomogram(data: np.ndarray, voxel_size: float = 10.0) -> Tomogram:

@@ -133,6 +133,7 @@ def _read_mask(path: Path, info: TomogramInfo) -> NDArray[Any]:
             file=path,
             expected="{2} x {1} x {0} voxels, or all of them binned alike".format(*info.grid.shape),
             found="{2} x {1} x {0} voxels".format(*header.shape),
+            cure="make the mask from this tomogram, without trimming or turning it",
         )
     return read_voxels(path, header)
 

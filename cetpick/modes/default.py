@@ -1,4 +1,4 @@
-"""A training step of `default` mode: focal heatmap loss on random crops, doubtful places left out."""
+"""A training step of `default` mode: focal heatmap loss on random crops, where doubtful places weigh little."""
 
 from __future__ import annotations
 

@@ -65,7 +65,12 @@ def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
     mask = None if options.mask is None else find_mask(options.mask, info)
     if options.slab is not None and not 0 <= options.slab[0] < options.slab[1]:
         low, high = options.slab
-        raise InputError("unusable --slab", expected="two distances, 0 <= FROM < TO", found=f"{low:g} {high:g}")
+        raise InputError(
+            "unusable --slab",
+            expected="two distances along z in angstrom, 0 <= FROM < TO",
+            found=f"{low:g} {high:g}",
+            cure="give both from the tomogram's first slice, such as --slab 300 900",
+        )
     version = None if mask is None else size_and_time(mask)
     return replace(info, region=Region(mask=mask, mask_version=version, slab=options.slab))
 
@@ -79,7 +84,7 @@ def find_mask(path: Path, info: TomogramInfo) -> Path:
         InputError: there is none, or more than one.
     """
     if not path.exists():
-        raise InputError("no such mask", file=path)
+        raise InputError("no such mask", file=path, cure="check --mask: a volume, or a folder of them")
     if not path.is_dir() or is_store(path):
         return path.absolute()
     found = sorted(
@@ -93,6 +98,7 @@ def find_mask(path: Path, info: TomogramInfo) -> Path:
             file=path,
             expected=f"a volume {info.name}.mrc or {info.name}_mask.mrc",
             found=", ".join(file.name for file in found) or "none",
+            cure="put one there, or give a single volume as --mask",
         )
     return found[0].absolute()
 

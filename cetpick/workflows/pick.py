@@ -286,7 +286,8 @@ def run_pick(
         stars = dict.fromkeys(entry.relion.star for entry in listing if entry.relion is not None)
         with record.timed("hashing"):
             sources = [file.source for files in rejected.values() for file in files if file.source]
-            record.add_inputs([*([model] if model else []), *stars, *dict.fromkeys(sources)])
+            masks = dict.fromkeys(info.region.mask for info in infos if info.region.mask is not None)
+            record.add_inputs([*([model] if model else []), *stars, *masks, *dict.fromkeys(sources)])
         plan = Plan(
             begun=time.time(),
             shard=part,

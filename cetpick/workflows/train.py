@@ -124,6 +124,7 @@ def note_inputs(labelled: Sequence[Labelled], record: RunRecord) -> None:
     """Note the files that a training reads in its record, with their hashes."""
     inputs: list[Any] = [of.info.path for of in labelled]
     inputs += [of.info.relion.star for of in labelled if of.info.relion is not None]
+    inputs += [of.info.region.mask for of in labelled if of.info.region.mask is not None]
     inputs += [file.source for of in labelled for file in (*of.label_files, *of.rejected_files) if file.source]
     record.add_inputs(path for path in dict.fromkeys(inputs) if str(path) not in record.values["inputs"])
 
