@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,33 @@ def test_apptainer(call: Call, tmp_path: Path) -> None:
     assert words[words.index("--pwd") + 1] == str(tmp_path / "work")
     assert words[words.index("--env") + 1] == "CUDA_VISIBLE_DEVICES=1"
     assert call(script="apptainer/cetpick-relion")[-1] == "cetpick-relion"
+
+
+def test_the_container_stops_when_its_client_is_killed(call: Call, tmp_path: Path) -> None:
+    """Scipion stops a job with SIGKILL, which no engine's client can pass on."""
+    (tmp_path / "bin/docker").write_text(
+        f'#!/bin/sh\n[ "$1" != --version ] || exec echo docker\necho "$@" >> {tmp_path}/$1\n'
+        '[ "$1" != run ] || exec sleep 60\n'
+    )
+    run = subprocess.Popen(
+        [WRAPPERS / "docker/cetpick", "doctor"], cwd=tmp_path / "work",
+        env={**os.environ, "CETPICK_ENGINE": str(tmp_path / "bin/docker")},
+    )  # fmt: skip
+    wait_for(tmp_path / "run")
+    time.sleep(0.2)
+    assert not (tmp_path / "stop").exists()
+    run.kill()
+    run.wait()
+    wait_for(tmp_path / "stop")
+    words = (tmp_path / "run").read_text().split()
+    assert (tmp_path / "stop").read_text().split() == ["stop", words[words.index("--name") + 1]]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.05)
 
 
 def test_gpus(call: Call) -> None:
