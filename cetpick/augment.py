@@ -2,8 +2,60 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
+
+
+class Pose(NamedTuple):
+    """Where a crop lies in a volume, and how it is turned in its plane.
+
+    Attributes:
+        start: first voxel (z, y, x) of the crop before it is turned about its centre.
+        shape: voxels (z, y, x).
+        angle: from the volume's x towards its y, radians; 0 for a crop that is cut out as it is.
+    """
+
+    start: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    angle: float = 0.0
+
+    @property
+    def window(self) -> tuple[slice, slice, slice]:
+        """The voxels of the volume, when it is not turned."""
+        z, y, x = (slice(first, first + n) for first, n in zip(self.start, self.shape, strict=True))
+        return z, y, x
+
+    def cut(self, volume: Tensor, *, nearest: bool = False) -> Tensor:
+        """The crop of a volume (z, y, x), interpolated in the plane if it is turned; 0 beyond the volume.
+
+        Args:
+            volume: grey values, or a mask.
+            nearest: take the nearest voxel instead of interpolating.
+        """
+        window = self.window
+        if not self.angle:
+            return volume[window]
+        last = torch.tensor(volume.shape[1:], device=volume.device) - 1
+        rows, columns = (torch.arange(n, device=volume.device) - (n - 1) / 2 for n in self.shape[1:])
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        cosine, sine = math.cos(self.angle), math.sin(self.angle)
+        middle = [first + (n - 1) / 2 for first, n in zip(self.start[1:], self.shape[1:], strict=True)]
+        # grid_sample has x before y, and -1 and 1 at the centres of the outermost voxels
+        at = torch.stack([middle[1] + cosine * x - sine * y, middle[0] + sine * x + cosine * y], dim=-1)
+        mode = "nearest" if nearest else "bilinear"
+        return grid_sample(volume[None, window[0]], (2 * at / last.flip(0) - 1)[None], mode, align_corners=True)[0]
+
+    def place(self, points: Tensor) -> Tensor:
+        """Points (n, 3), x, y, z in voxels of the volume, in voxels of the crop."""
+        half = [(n - 1) / 2 for n in self.shape[::-1]]
+        x, y, z = (points - torch.tensor(self.start[::-1], device=points.device)).unbind(dim=1)
+        x, y = x - half[0], y - half[1]
+        cosine, sine = math.cos(self.angle), math.sin(self.angle)
+        return torch.stack([half[0] + cosine * x + sine * y, half[1] - sine * x + cosine * y, z], dim=1)
 
 
 def draw_symmetry(generator: torch.Generator) -> Tensor:

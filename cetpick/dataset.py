@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cetpick.augment import apply_symmetry, apply_symmetry_to_points, draw_symmetry
+from cetpick.augment import Pose, apply_symmetry, apply_symmetry_to_points, draw_symmetry
 from cetpick.geometry import Points, rescale
 from cetpick.preprocess import Prepared
 from cetpick.records import Tomogram
@@ -128,12 +129,14 @@ class CropSampler:
         crop: tuple[int, int, int],
         labelled: float,
         rejected: float = 0.0,
+        turned: float = 0.0,
         reach: tuple[float, float, float],
         generator: torch.Generator,
     ) -> None:
         """Sample crops of `crop` (z, y, x) voxels from `volumes`.
 
-        The fraction `labelled` of them lies around a label, the fraction `rejected` around a rejected place.
+        The fraction `labelled` of them lies around a label, the fraction `rejected` around a rejected place; the
+        fraction `turned` is turned in the plane by any angle.
 
         Points are told as far as `reach` (z, y, x) voxels beyond a crop.
         """
@@ -142,13 +145,14 @@ class CropSampler:
         self._rejected: Places = [(volume, place) for volume in self.volumes for place in volume.rejected.cpu()]
         self._labelled = labelled if self._labels else 0.0
         self._known = self._labelled + (rejected if self._rejected else 0.0)
+        self._turned = turned
         self._sizes = torch.tensor([float(volume.voxels.numel()) for volume in self.volumes])
 
     def _random(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)
 
-    def _place(self, around: Places | None) -> tuple[TrainingVolume, list[int]]:
-        """A random volume and the first voxel (z, y, x) of a crop in it, `around` one of these or anywhere."""
+    def _place(self, around: Places | None) -> tuple[TrainingVolume, Pose]:
+        """A random volume and a crop in it, `around` one of these places or anywhere."""
         size = torch.tensor(self.crop)
         for _ in range(self.TRIES):
             if around is not None:
@@ -158,33 +162,31 @@ class CropSampler:
                 volume = self.volumes[int(torch.multinomial(self._sizes, 1, generator=self.generator))]
                 start = self._random(3) * (torch.tensor(volume.voxels.shape) - size + 1) - 0.5
             last = torch.tensor(volume.voxels.shape) - size
-            first = torch.minimum(start.round().long().clamp(min=0), last).tolist()
-            if volume.valid[self._window(first)].any():
+            z, y, x = torch.minimum(start.round().long().clamp(min=0), last).tolist()
+            pose = Pose(start=(z, y, x), shape=self.crop)
+            if volume.valid[pose.window].any():
                 break
-        return volume, first
+        turned, angle = self._random(2).tolist()
+        return volume, pose._replace(angle=2 * math.pi * angle) if turned < self._turned else pose
 
-    def _window(self, start: list[int]) -> tuple[slice, ...]:
-        return tuple(slice(s, s + n) for s, n in zip(start, self.crop, strict=True))
-
-    def _near(self, points: Tensor, start: list[int]) -> Tensor:
+    def _near(self, points: Tensor, pose: Pose) -> Tensor:
         """Those of the points (n, 3) that lie in a crop or within reach of it, in voxels of the crop."""
-        shifted = points - torch.tensor(start[::-1], device=points.device)
+        placed = pose.place(points)
         reach, size = (torch.tensor(t[::-1], device=points.device) for t in (self.reach, self.crop))
-        return shifted[((shifted > -reach) & (shifted < size + reach)).all(dim=1)]
+        return placed[((placed > -reach) & (placed < size + reach)).all(dim=1)]
 
     def draw(self, count: int) -> Batch:
-        """Draw `count` crops, each in a random orientation of the in-plane symmetries and the z flip."""
+        """Draw `count` crops, each in a random orientation: in-plane symmetries, the z flip, and a part turned."""
         crops, valid, centres, doubtful = [], [], [], []
         drawn = self._random(count) if self._known else torch.ones(count)
         for number in drawn.tolist():
             around = self._labels if number < self._labelled else self._rejected if number < self._known else None
-            volume, start = self._place(around)
-            window = self._window(start)
+            volume, pose = self._place(around)
             bits = draw_symmetry(self.generator)
-            crops.append(apply_symmetry(volume.voxels[window], bits))
-            valid.append(apply_symmetry(volume.valid[window], bits))
-            centres.append(apply_symmetry_to_points(self._near(volume.centres, start), bits, self.crop))
-            doubtful.append(apply_symmetry_to_points(self._near(volume.doubtful, start), bits, self.crop))
+            crops.append(apply_symmetry(pose.cut(volume.voxels), bits))
+            valid.append(apply_symmetry(pose.cut(volume.valid, nearest=True), bits))
+            centres.append(apply_symmetry_to_points(self._near(volume.centres, pose), bits, self.crop))
+            doubtful.append(apply_symmetry_to_points(self._near(volume.doubtful, pose), bits, self.crop))
         return Batch(
             torch.stack(crops)[:, None],
             torch.stack(valid)[:, None],

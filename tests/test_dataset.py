@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from cetpick.augment import apply_symmetry, apply_symmetry_to_points, vary_grey
 from cetpick.dataset import (
@@ -134,6 +135,41 @@ def test_crops_show_the_voxels_at_their_centres() -> None:
             assert float(crop[z, y, x]) in values
             seen += 1
     assert seen > 80  # every second crop holds at least its own label
+
+
+def test_turned_crops_show_the_voxels_at_their_centres() -> None:
+    """Grey values that rise evenly along each axis are interpolated exactly."""
+    centres = [(10, 20, 5), (30, 12, 7)]
+    source = volume((12, 32, 40), centres, doubtful=np.array([[12.0, 19, 5]]))
+    sampler = CropSampler(
+        [source], crop=(4, 8, 8), labelled=1, turned=1, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
+    )
+    batch = sampler.draw(100)
+    known = [float(source.voxels[z, y, x]) for x, y, z in [*centres, (12, 19, 5)]]
+    seen, between = dict.fromkeys(known, 0), 0
+    for crop, *places in zip(batch.crops[:, 0], batch.centres, batch.doubtful, strict=True):
+        points = torch.cat(places).double()
+        for point in points[((points >= 0) & (points <= torch.tensor([7, 7, 3]))).all(dim=1)]:
+            between += bool((point[:2] - point[:2].round()).abs().max() > 0.1)
+            value = map_coordinates(crop.double().numpy(), point.flip(0)[:, None].numpy(), order=1)[0]
+            nearest = min(known, key=lambda k: abs(k - value))
+            assert value == pytest.approx(nearest, abs=0.02)
+            seen[nearest] += 1
+    assert min(seen.values()) > 10
+    assert between > 50
+
+
+def test_what_a_turned_crop_shows_beyond_the_volume_is_invalid() -> None:
+    source = volume((4, 8, 8), [])
+    source.voxels.fill_(5)
+    sampler = CropSampler(
+        [source], crop=(4, 8, 8), labelled=0, turned=1, reach=(1, 1, 1), generator=torch.Generator().manual_seed(0)
+    )
+    batch = sampler.draw(30)
+    assert set(batch.valid.unique().tolist()) == {0, 1}
+    assert batch.valid.mean() < 0.97
+    assert batch.crops[batch.valid == 1].min() > 1
+    assert batch.crops[batch.valid == 0].max() < 4
 
 
 def test_uniform_crops_reach_every_corner() -> None:
