@@ -33,12 +33,14 @@ class Exclusions:
     Attributes:
         not_finite: NaN or infinite voxels.
         padding: voxels of constant padding that touches the border.
-        masked: other voxels that lie outside of the region where particles are looked for.
+        off_slab: other voxels that lie outside of the slab where particles are looked for.
+        masked: voxels that lie in the slab, and outside of the mask.
         total: voxels in the volume.
     """
 
     not_finite: int
     padding: int
+    off_slab: int = 0
     masked: int = 0
     total: int
 
@@ -172,12 +174,13 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
     z, y, x = ((np.arange(n) + 0.5) * m / n for n, m in zip(shape, shape if mask is None else mask.shape, strict=True))
     plane = np.ix_(y.astype(int), x.astype(int))
     counted: Mask = scratch.zeros(shape, bool)
-    number = 0
+    number, in_slab = 0, 0
     for i in range(shape[0]):
         if low <= (i + 0.5) * tomogram.info.grid.voxel_size <= high:
             counted[i] = True if mask is None else (np.asarray(mask[int(z[i])]) > 0)[plane]
             if present is not None:
                 counted[i] &= present[i]
+            in_slab += counted[i].size if present is None else int(present[i].sum())
             number += int(counted[i].sum())
     if not number:
         raise InputError(
@@ -187,8 +190,8 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
             found=f"none within mask {region.mask} and slab {region.slab}",
             cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
         )
-    without_data = exclusions.not_finite + exclusions.padding
-    return counted, replace(exclusions, masked=tomogram.data.size - without_data - number)
+    holding_data = tomogram.data.size - exclusions.not_finite - exclusions.padding
+    return counted, replace(exclusions, off_slab=holding_data - in_slab, masked=in_slab - number)
 
 
 def _every(data: NDArray[Any], step: int) -> NDArray[Any]:

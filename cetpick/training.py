@@ -27,7 +27,7 @@ from cetpick.optimisation import Progress, optimise
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
-from cetpick.scouting import candidates, scout
+from cetpick.scouting import Scout, candidates, scout
 
 FEWEST_LABELS = 3
 """Fewer labels than this are an error."""
@@ -57,12 +57,18 @@ class TrainedModel:
         settings: of the model file, with threshold and count.
         log: one dictionary a step.
         recipe: settings of the final training beyond those given, for the record.
+        examples: the tomograms, with labels and places as the final training had them.
+        given: labels of each as they were given, (n, 3), voxels; without those where nothing is learned.
+        scouts: how they fared; none in `paper` mode, or where the number of particles is given.
     """
 
     network: DefaultNetwork | PaperNetwork
     settings: ModelSettings
     log: list[dict[str, float]]
     recipe: dict[str, Any]
+    examples: Sequence[Example]
+    given: Sequence[Points]
+    scouts: Sequence[Scout] = ()
 
 
 def model_settings(settings: TrainSettings, tomograms: Sequence[Tomogram]) -> ModelSettings:
@@ -176,6 +182,7 @@ def train(
     if rejected:
         examples = [replace(e, rejected=places) for e, places in zip(examples, rejected, strict=True)]
     examples = [_labels_with_data(example) for example in examples]
+    given = [example.labels for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
     if settings.mode == "paper":
         paper = PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps)
@@ -189,7 +196,9 @@ def train(
         )
         network, log = optimise(recipe, progress, checkpoint=checkpoint)
         model = replace(model, threshold=PAPER_THRESHOLD)
-        return TrainedModel(network=network, settings=model, log=log, recipe=asdict(paper))
+        return TrainedModel(
+            network=network, settings=model, log=log, recipe=asdict(paper), examples=examples, given=given
+        )
 
     labels = sum(len(e.labels) for e in examples)
     hint = settings.count_hint
@@ -201,10 +210,10 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
-    scatter = 0.0
+    scatter, scouts = 0.0, list[Scout]()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
-        count, scatter = scouting.count, scouting.scatter
+        count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
             places = scouting.doubtful(SPARED * count.high - labels)
@@ -233,7 +242,9 @@ def train(
     model = replace(model, count=expected, count_limits=(low, high), threshold=threshold)
     if len(log) >= FEWEST_STEPS:
         warn_of_unlike(outcomes, threshold)
-    return TrainedModel(network=network, settings=model, log=log, recipe=told)
+    return TrainedModel(
+        network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
+    )
 
 
 def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -> None:

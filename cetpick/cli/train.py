@@ -30,10 +30,11 @@ def train(
     slab: opt.Slab = None,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Train on a few labelled particles and write one self-contained model file.
+    """Train on a few labelled particles and write one self-contained model file, and a report beside it.
 
     Examples:
       cetpick train tomo1.rec --labels tomo1.mod --diameter 250 -o ribosome.safetensors
@@ -54,11 +55,16 @@ def train(
     with reporting(quiet=quiet) as reporter:
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
-            resume=resume, overwrite=overwrite, reject=reject or [], progress=reporter.step,
+            resume=resume, overwrite=overwrite, report=not no_report, reject=reject or [],
+            progress=reporter.step,
         )  # fmt: skip
     if as_json:
-        opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})
+        opt.print_json(
+            {"model": summary.model, "record": summary.record, "report": summary.report, **summary.settings.to_dict()}
+        )
     else:
         before = " before" if summary.done_before else ""
         rejected = f" and {summary.rejected} rejected places" if summary.rejected else ""
         typer.echo(f"{summary.model}: trained{before} on {summary.labels} labels{rejected}, {summary.settings.told}")
+        if summary.report is not None:
+            typer.echo(f"report: {summary.report}")

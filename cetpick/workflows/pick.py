@@ -272,6 +272,7 @@ def run_pick(
                     threads=threads,
                     resume=resume,
                     overwrite=overwrite,
+                    report=report,
                     progress=progress,
                 )
         maker, cut, model_settings = _aim(used, settings)
@@ -442,6 +443,7 @@ class _Batch:
             labels=job.labels.tolist(),
             rejected=job.rejected.tolist(),
             rejected_candidates=int(refused.sum()),
+            excluded_candidates=candidates.attrs.get("excluded", 0),
             warnings=job.warnings,
             cut=self.plan.cut,
         )

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -179,6 +179,18 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def record_beside(model: Path) -> Path:
     """Where the record of a training is: `<stem>.run.json` beside the model."""
     return model.with_name(f"{model.stem}.run.json")
+
+
+def versions(values: Mapping[str, Any]) -> str:
+    """Of cetpick, Python and packages, for people, from the record of a run."""
+    return f"cetpick {values['cetpick']}, Python {values['python']}, " + ", ".join(
+        f"{name} {version}" for name, version in values["packages"].items()
+    )
+
+
+def report_beside(model: Path) -> Path:
+    """Where the report of a training is: `<stem>.report.html` beside the model."""
+    return model.with_name(f"{model.stem}.report.html")
 
 
 def checkpoint_beside(model: Path) -> Path:

@@ -18,10 +18,12 @@ from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.table import read_table
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import Prepared, prepare
+from cetpick.report.frame import MOST_SHOWN, write
 from cetpick.report.handover import NextStep, next_steps
-from cetpick.report.page import Candidates, Page, Section, write_page
+from cetpick.report.page import Candidates, Page, Section, render
+from cetpick.report.training import facts_of
 from cetpick.report.views import FORMAT, make_view
-from cetpick.workflows.record import read_json, read_record, record_beside, write_json
+from cetpick.workflows.record import read_json, read_record, record_beside, report_beside, versions, write_json
 from cetpick.workflows.results import (
     REPORT_FILE,
     RUN_FILE,
@@ -34,8 +36,6 @@ from cetpick.workflows.results import (
     view_file,
 )
 
-MOST_SHOWN = 50
-"""Tomograms with pictures in a report; bounds its size."""
 EXTREMES = 8
 """Of these the tomograms with the highest, and with the lowest share of particles expected among the picks."""
 FEWEST_TO_COMPARE = 5
@@ -244,25 +244,25 @@ class _Reporter:
         cut = plan.cut
         kept = [*([] if cut.top is None else ["--top", str(cut.top)])]
         kept += [] if cut.separation is None else ["--separation", f"{cut.separation:g}"]
-        write_page(
-            summary.file,
-            Page(
-                title=self._output.resolve().name,
-                told=self._told(),
-                calibrated=plan.maker.calibrated,
-                diameter=self._model.diameter,
-                threshold=cut.threshold,
-                repick=(shlex.join(["cetpick", "repick", str(self._output)]), shlex.join(kept)),
-                version=str(self._values["cetpick"]),
-                facts=self._facts(),
-                curve=self._curve(),
-                sections=sections,
-                steps=summary.next,
-                warnings=list(self._values["warnings"]),
-                failures=[*self._values["failures"], *(f"{n}: {why}" for n, why in self._values["missing"].items())],
-                note=self._note(len(shown)),
-            ),
+        training = self._training()
+        page = Page(
+            title=self._output.resolve().name,
+            told=self._told(),
+            calibrated=plan.maker.calibrated,
+            diameter=self._model.diameter,
+            threshold=cut.threshold,
+            repick=(shlex.join(["cetpick", "repick", str(self._output)]), shlex.join(kept)),
+            version=str(self._values["cetpick"]),
+            facts=self._facts(),
+            training=training,
+            trained=self._trained(training) if training else {},
+            sections=sections,
+            steps=summary.next,
+            warnings=list(self._values["warnings"]),
+            failures=[*self._values["failures"], *(f"{n}: {why}" for n, why in self._values["missing"].items())],
+            note=self._note(len(shown)),
         )
+        write(summary.file, render(page))
         return summary
 
     def _told(self) -> str:
@@ -293,6 +293,8 @@ class _Reporter:
             everything=record.expected[0].particles if record.expected else None,
             flags=self._summary.flagged.get(name, []),
             warnings=list(record.warnings),
+            labels=record.labels,
+            rejected=record.rejected,
             candidates=Candidates(
                 xyz=ranked[["x", "y", "z"]].to_numpy(np.float64),
                 scores=ranked["score"].to_numpy(np.float64),
@@ -368,18 +370,25 @@ class _Reporter:
             "Seed": str(model.provenance.get("seed", "not known")),
             "Device": str(values["device"]),
             "Time": f"{sum(record.seconds for record in self._records):.0f} s to pick all tomograms",
-            "Versions": f"cetpick {values['cetpick']}, Python {values['python']}, "
-            + ", ".join(f"{name} {version}" for name, version in values["packages"].items()),
+            "Versions": versions(values),
             "Everything else": "run.json, and records/ for each tomogram: settings, hashes of inputs and results",
         }
 
-    def _curve(self) -> list[dict[str, Any]]:
-        """Points of the training curve: in the record of this run, or in that beside the model."""
+    def _training(self) -> dict[str, Any]:
+        """What is known of the training: from the record of this run, or from that beside the model."""
         beside = (read_record(record_beside(Path(self._values["model_file"]))) or {}).get("training") or {}
         identity = self._model.provenance.get("training")
-        training = self._values.get("training") or (beside if identity and beside.get("identity") == identity else {})
-        curve: list[dict[str, Any]] = training.get("curve") or []
-        return curve
+        training: dict[str, Any] = self._values.get("training") or {}
+        if "curve" not in training and identity and beside.get("identity") == identity:
+            training = beside
+        return training
+
+    def _trained(self, training: Mapping[str, Any]) -> dict[str, str]:
+        """The same for people."""
+        page = report_beside(Path(self._values["model_file"]))
+        return facts_of(training, self._model) | (
+            {"Labels on slices": f"{page}, the report of the training"} if page.exists() else {}
+        )
 
     def _note(self, shown: int) -> str | None:
         """What the report leaves out."""
