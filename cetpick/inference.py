@@ -42,8 +42,8 @@ def find_candidates(
         memory: bytes that a tile may take; see tiling.heatmap.
 
     Returns:
-        Columns x, y, z (voxels as stored), score, class; by falling score. No candidate lies where there is no data;
-        how many would is `attrs["excluded"]`.
+        Columns x, y, z (voxels as stored), score, class; by falling score. No candidate lies where there is no data, or
+        outside of the region; how many would with a score from the threshold on is `attrs["excluded"]`.
     """
     device = next(network.parameters()).device
     paper = settings.mode == "paper"
@@ -77,5 +77,5 @@ def find_candidates(
     table = pd.DataFrame(angstrom / grid.voxel_size - 0.5, columns=["x", "y", "z"])
     table["score"] = scores[keep]
     table["class"] = settings.classes[0].name
-    table.attrs["excluded"] = len(excluded)
+    table.attrs["excluded"] = int((scores[excluded] >= settings.threshold).sum())
     return table[grid.contains(table[["x", "y", "z"]])].reset_index(drop=True)

@@ -227,7 +227,7 @@ def test_shards_contribute(pick: Run, cetpick: Run) -> None:
     assert all(tomogram["view"] for tomogram in page()[1]["tomograms"])
 
 
-@pytest.mark.parametrize("broken", ["make_view", "write_page"])
+@pytest.mark.parametrize("broken", ["make_view", "render"])
 def test_a_report_that_fails_loses_no_picks(pick: Run, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("drawing went wrong")

@@ -74,10 +74,14 @@ const report = (() => {
     if (mark !== undefined && mark >= x[0] && mark <= x[1]) {
       svg.append(draw("path", { class: "cut", d: `M${px(mark)} ${top}V${height - bottom}` }));
     }
+    const rows = []; // of text beside dots, which may lie close together
     for (const { at, text, style } of dots || []) {
-      const [cx, cy] = [px(at[0]), py(at[1])], far = cx > 0.6 * width;
+      const [cx, cy] = [px(at[0]), py(at[1])], far = cx > 0.4 * width;
+      let row = cy + 16;
+      while (rows.some((other) => Math.abs(other - row) < 14)) row++;
+      rows.push(row);
       svg.append(draw("circle", { class: style, cx, cy, r: 5 }));
-      svg.append(draw("text", { class: "named", x: cx + (far ? -9 : 9), y: Math.max(cy + (style === "own" ? 16 : -8), 12), "text-anchor": far ? "end" : "start" }, text));
+      svg.append(draw("text", { class: "named", x: cx + (far ? -9 : 9), y: row, "text-anchor": far ? "end" : "start" }, text));
     }
     svg.append(draw("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xLabel));
     const turned = draw("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yLabel);
@@ -94,13 +98,15 @@ const report = (() => {
     });
   };
   const curves = (all) => {
-    for (const { name, value, points } of all) {
-      const figure = make("figure"), line = smoothed(points), values = points.map(([, number]) => number);
+    for (const { name, value, lines } of all) {
+      const figure = make("figure"), smooth = lines.map(smoothed), values = lines.flat().map(([, number]) => number);
       const low = Math.min(...values), high = Math.max(...values), root = low >= 0;
+      const told = (which) => smooth.map((line) => label(line.at(which)[1])).join(" and ");
       find("curves").append(figure);
       chart(figure, {
-        title: `${name}: ${value} ${label(line[0][1])} at first, ${label(line[line.length - 1][1])} at the end`,
-        lines: [{ points, style: "faint" }, { points: line }], x: [0, points[points.length - 1][0]],
+        title: `${name}: ${value} ${told(0)} at first, ${told(-1)} at the end`,
+        lines: [...lines.map((points) => ({ points, style: "faint" })), ...smooth.map((points) => ({ points }))],
+        x: [0, Math.max(...lines.flat().map(([step]) => step))],
         y: root ? [0, nice(high)] : rounded(low, high > low ? high : low + 1), xLabel: "step", yLabel: value, root,
       });
     }

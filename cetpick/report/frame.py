@@ -97,13 +97,20 @@ def listed(facts: Mapping[str, str]) -> str:
     return "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """HTML of a table; the first cell of each row, which is HTML already, is its heading."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, tomograms: bool = True) -> str:
+    """HTML of a table.
+
+    Args:
+        head: of its columns.
+        rows: of each the first cell is its heading, and HTML already.
+        tomograms: a row is a tomogram, which the script knows by its number.
+    """
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = []
     for number, (first, *cells) in enumerate(rows):
         others = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr data-row="{number}"><th scope="row">{first}</th>{others}</tr>')
+        known = f' data-row="{number}"' if tomograms else ""
+        lines.append(f'<tr{known}><th scope="row">{first}</th>{others}</tr>')
     body = "\n".join(lines)
     return (
         f'<div class="scroll">\n<table class="tomograms">\n<thead><tr>{columns}</tr></thead>\n'
@@ -133,12 +140,12 @@ def rounded_places(xyz: ArrayLike) -> list[list[float]]:
     return places
 
 
-def excluded_text(counts: Mapping[str, int], *, candidates: int = 0) -> str:
+def excluded_text(counts: Mapping[str, int], *, picks: int = 0) -> str:
     """What of a tomogram was left out, in a sentence; empty when nothing was.
 
     Args:
         counts: of voxels, as preprocess.Exclusions has them.
-        candidates: that would lie there.
+        picks: candidates good enough for the model's own threshold that lie there.
     """
     reasons = {
         "off_slab": "outside of the slab",
@@ -149,23 +156,23 @@ def excluded_text(counts: Mapping[str, int], *, candidates: int = 0) -> str:
     told = [f"{counts[key] / counts['total']:.1%} {reason}" for key, reason in reasons.items() if counts.get(key)]
     if not told:
         return ""
-    lost = f"; {candidates} candidates there do not count" if candidates else ""
+    lost = f"; {picks} candidates there, good enough for the model's threshold, do not count" if picks else ""
     return f"Left out of the volume, hatched: {', '.join(told)}{lost}."
 
 
 def curve_values(training: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The curves of a training for the script, from its record: losses, of the final training in all their parts."""
-    curves = []
-    parts = [("Final training", training.get("curve") or [])]
-    parts += [(f"Scout {i}", s.get("curve") or []) for i, s in enumerate(training.get("scouts") or [], start=1)]
-    for name, log in parts:
-        for value in log[0] if log else ():
-            points = [[e["step"], e[value]] for e in log if isinstance(e.get(value), int | float)]
-            # a record that was read has None, one that was just made NaN, where a loss was not finite
-            points = [point for point in points if math.isfinite(point[1])]
-            if value not in ("step", "clamped") and len(points) > 1:
-                curves.append({"name": name, "value": value, "points": points})
-    return curves
+    """The curves of a training for the script, from its record: the losses in all their parts; one of both scouts."""
+    final, scouts = training.get("curve") or [], [scout["curve"] for scout in training.get("scouts") or []]
+    parts = [name for name in (final[0] if final else ()) if name not in ("step", "clamped")]
+    curves = [{"name": "Final training", "value": name, "lines": [_points(final, name)]} for name in parts]
+    curves += [{"name": "Scouts", "value": "loss", "lines": [_points(log, "loss") for log in scouts]}] if scouts else []
+    return [curve for curve in curves if min(map(len, curve["lines"])) > 1]
+
+
+def _points(log: Sequence[Mapping[str, Any]], value: str) -> list[list[float]]:
+    """Step and value, where it is a number."""
+    known = [[entry["step"], entry[value]] for entry in log if entry.get(value) is not None]
+    return [point for point in known if math.isfinite(point[1])]
 
 
 def _messages(title: str, messages: Sequence[str], kind: str) -> str:

@@ -101,7 +101,7 @@ class Section:
             "histogram": self.candidates.histogram(),
             "flags": list(self.flags),
             "excluded": frame.excluded_text(
-                self.record.get("excluded_voxels", {}), candidates=self.record.get("excluded_candidates", 0)
+                self.record.get("excluded_voxels", {}), picks=self.record.get("excluded_picks", 0)
             ),
             "labels": frame.rounded_places(self.labels),
             "rejected": frame.rounded_places(self.rejected),

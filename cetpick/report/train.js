@@ -1,7 +1,7 @@
 (() => {
   const { data, label } = report;
   const LABEL = { colour: "#ffaa00", width: 2 }, GIVEN = { colour: "#ffaa00", width: 1.4, shapes: ["plus"] };
-  const DOUBTFUL = { colour: "#56b4e9", width: 1.2, dashed: true }, REJECTED = { colour: "#ff7a6b", width: 1.8, shapes: ["cross"] };
+  const DOUBTFUL = { colour: "#7cc8ff", width: 1.7, dashed: true }, REJECTED = { colour: "#ff7a6b", width: 1.8, shapes: ["cross"] };
   const viewer = report.viewer({
     marks: (t) => [
       ...t.doubtful.map((at) => ({ at, kind: "doubtful", ...DOUBTFUL })),

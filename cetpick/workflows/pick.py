@@ -443,7 +443,7 @@ class _Batch:
             labels=job.labels.tolist(),
             rejected=job.rejected.tolist(),
             rejected_candidates=int(refused.sum()),
-            excluded_candidates=candidates.attrs.get("excluded", 0),
+            excluded_picks=candidates.attrs.get("excluded", 0),
             warnings=job.warnings,
             cut=self.plan.cut,
         )
