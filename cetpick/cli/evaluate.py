@@ -43,6 +43,7 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a report: curves, and slices with hits and misses.")
     ] = None,
+    plots: opt.Plots = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -66,7 +67,8 @@ def evaluate(
 
     summary = run_evaluate(
         picks, truth, radii=radius or [], margin=opt.triple(margin, "--margin"), size=opt.size(shape, "--shape"),
-        diameter=diameter, tomograms=tomogram or [], threshold=threshold, report=report, overwrite=overwrite,
+        diameter=diameter, tomograms=tomogram or [], threshold=threshold, report=report,
+        plots=plots and plots.value, overwrite=overwrite,
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
     )  # fmt: skip
     if as_json:
@@ -83,8 +85,9 @@ def evaluate(
         opt.print_table(_rows(summary, result))
     for name, why in summary.lacking.items():
         typer.echo(f"no slices of {name}: {why}", err=True)
+    files = {"report": summary.report, "plot": summary.plot}
     if summary.report is not None:
-        typer.echo(f"\nreport: {summary.report}")
+        typer.echo("\n" + ", ".join(f"{what}: {file}" for what, file in files.items() if file))
 
 
 def _heading(summary: EvaluateSummary, result: Result) -> str:

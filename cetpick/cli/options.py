@@ -51,6 +51,14 @@ class StarFlavour(StrEnum):
     warp = "warp"
 
 
+class PlotKind(StrEnum):
+    """--plots."""
+
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
@@ -123,6 +131,9 @@ TomogramFiles = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped, if there is one.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out report.html and its pictures.")]
+Plots = Annotated[
+    PlotKind | None, typer.Option(help="Draw charts and slices as files too, in plots/ beside the report.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 

@@ -24,7 +24,7 @@ from cetpick.records import Coordinates, TomogramInfo
 from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.record import RunRecord, prepare_output
-from cetpick.workflows.report_evaluation import write_evaluation_report
+from cetpick.workflows.report_evaluation import plot_file, write_evaluation_report
 from cetpick.workflows.results import view_file
 
 DEFAULT_RADIUS = 5.0
@@ -103,6 +103,7 @@ class EvaluateSummary:
         results: one for each radius.
         scenes: what was compared, by tomogram.
         report: the report, if one was asked for.
+        plot: precision against recall as a file, likewise.
         lacking: why it has no slices, by tomogram.
     """
 
@@ -115,6 +116,7 @@ class EvaluateSummary:
     results: list[Result]
     scenes: list[Scene]
     report: Path | None = None
+    plot: Path | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,6 +181,7 @@ def run_evaluate(
     threshold: float | None = None,
     options: InputOptions | None = None,
     report: Path | None = None,
+    plots: str | None = None,
     overwrite: bool = False,
 ) -> EvaluateSummary:
     """Compare picks with reference coordinates, several tomograms pooled.
@@ -195,6 +198,7 @@ def run_evaluate(
         threshold: the score from which candidates are picks, in the place of the tool's own.
         options: how to read the inputs.
         report: HTML file to write the report to.
+        plots: draw precision against recall as a file in plots/ beside it, png, svg or pdf.
         overwrite: replace an earlier one.
 
     Raises:
@@ -215,8 +219,10 @@ def run_evaluate(
             found=f"--radius {', '.join(f'{radius:g}' for radius in radii)} and --diameter {diameter:g}",
             cure="give one of them",
         )
+    if plots is not None and report is None:
+        raise InputError("--plots lie beside the report", cure="add --report FILE.html")
     if report is not None:
-        names, inputs = [report.name], [*picks, *truth, *tomograms]
+        names, inputs = [report.name, *([plot_file(plots)] if plots else [])], [*picks, *truth, *tomograms]
         prepare_output(report.parent, names, overwrite=overwrite, inputs=inputs, option="--report")
     record = RunRecord("evaluate", {"radii": radii, "diameter": diameter, "margin": margin, "inputs": options})
     with record.keeping_warnings():
@@ -243,8 +249,11 @@ def run_evaluate(
             scenes=scenes,
         )
         if report is not None:
-            lacking = write_evaluation_report(report, summary, infos, record.values, margin=margin, diameter=known)
-            summary = replace(summary, report=report, lacking=lacking)
+            plot = report.parent / plot_file(plots) if plots else None
+            lacking = write_evaluation_report(
+                report, summary, infos, record.values, margin=margin, diameter=known, plot=plot
+            )
+            summary = replace(summary, report=report, plot=plot, lacking=lacking)
     return summary
 
 

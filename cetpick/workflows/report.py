@@ -23,6 +23,7 @@ from cetpick.report.handover import NextStep, next_steps
 from cetpick.report.page import Candidates, Page, Section, render
 from cetpick.report.training import facts_of
 from cetpick.report.views import FORMAT, make_view
+from cetpick.workflows.plots import write_plots
 from cetpick.workflows.record import read_json, read_record, record_beside, report_beside, versions, write_json
 from cetpick.workflows.results import (
     REPORT_FILE,
@@ -56,6 +57,8 @@ class ReportSummary:
         lacking: why there are no pictures, by tomogram.
         flagged: what is unlike the others, by tomogram.
         next: how other programs take over.
+        plots: pictures as files, if they were asked for.
+        not_plotted: why there are none, by tomogram.
     """
 
     file: Path
@@ -65,13 +68,16 @@ class ReportSummary:
     lacking: dict[str, str] = field(default_factory=dict)
     flagged: dict[str, list[str]] = field(default_factory=dict)
     next: list[NextStep] = field(default_factory=list)
+    plots: list[Path] = field(default_factory=list)
+    not_plotted: dict[str, str] = field(default_factory=dict)
 
 
-def run_report(output: Path, *, say: Callable[[str], None] | None = None) -> ReportSummary:
+def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], None] | None = None) -> ReportSummary:
     """Make report.html anew; pictures that are not there are drawn from the tomograms, where these are the same still.
 
     Args:
         output: folder of results, with run.json.
+        plots: draw pictures as files too, png, svg or pdf; see plots.write_plots.
         say: told in a line of every tomogram that is read.
 
     Raises:
@@ -89,7 +95,11 @@ def run_report(output: Path, *, say: Callable[[str], None] | None = None) -> Rep
     records = [record for name in run.plan.listing if (record := complete_record(output, name, run.plan)) is not None]
     if not records:
         raise InputError("its results are not those of run.json any more", file=output, cure="`cetpick collect` them")
-    return _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None)).write()
+    reporter = _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None))
+    summary = reporter.write()
+    if plots is not None:
+        reporter.plot(plots)
+    return summary
 
 
 def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord]) -> list[Path]:
@@ -264,6 +274,25 @@ class _Reporter:
         )
         write(summary.file, render(page))
         return summary
+
+    def plot(self, kind: str) -> None:
+        """Draw pictures as files, of MOST_SHOWN tomograms at most.
+
+        Raises:
+            CetpickError: one cannot be written.
+            OSError: candidates cannot be read.
+        """
+        made = write_plots(
+            self._output,
+            kind,
+            self._records,
+            chosen_tomograms(self._records, self._summary.flagged, most=MOST_SHOWN),
+            model=self._model,
+            cut=self._plan.cut,
+            training=self._training(),
+            say=self._say,
+        )
+        self._summary.plots, self._summary.not_plotted = made.files, made.lacking
 
     def _told(self) -> str:
         """The cut and what it is expected to give."""

@@ -18,7 +18,9 @@ from cetpick.preprocess import prepare
 from cetpick.records import TomogramInfo
 from cetpick.report import frame
 from cetpick.report.evaluation import Judged, Page, Section, render
+from cetpick.report.plots import plot_precision_recall
 from cetpick.report.views import FORMAT, make_planes
+from cetpick.workflows.plots import FOLDER
 from cetpick.workflows.record import read_json, versions
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def write_evaluation_report(
     *,
     margin: Margin | None,
     diameter: float | None,
+    plot: Path | None = None,
 ) -> dict[str, str]:
     """Make the report.
 
@@ -51,6 +54,7 @@ def write_evaluation_report(
         values: of the record of the run.
         margin: that does not count, x, y, z voxels.
         diameter: of the particle, angstrom, None when unknown: circles have the radius of a match.
+        plot: file for precision against recall at the first radius.
 
     Returns:
         Why there are no slices, by tomogram.
@@ -97,7 +101,15 @@ def write_evaluation_report(
         version=values["cetpick"],
     )
     frame.write(path, render(page))
+    if plot is not None:
+        alone = {scene.name: of[0].result for scene, of in zip(summary.scenes, judged, strict=True) if of[0].result}
+        plot_precision_recall(plot, summary.results[0], alone, cut=summary.cut_is)
     return lacking
+
+
+def plot_file(kind: str) -> str:
+    """Where precision against recall is drawn, seen from the report's folder."""
+    return f"{FOLDER}/precision_recall.{kind}"
 
 
 def _judged(summary: EvaluateSummary, scene: Scene, margin: Margin | None) -> list[Judged]:
