@@ -82,7 +82,7 @@ class Scouting:
     ranks: list[Ranks]
     labels: list[Points]
     scatter: float
-    scouts: list[Scout]
+    scouts: Sequence[Scout] = ()
 
     def doubtful(self, hidden: float) -> list[Points]:
         """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""

@@ -210,7 +210,8 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
-    scatter, scouts = 0.0, list[Scout]()
+    scatter = 0.0
+    scouts: Sequence[Scout] = ()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts

@@ -43,7 +43,10 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a report: curves, and slices with hits and misses.")
     ] = None,
-    plots: opt.Plots = None,
+    plots: Annotated[
+        opt.PlotKind | None,
+        typer.Option(help="Draw precision against recall as a file too, beside the report."),
+    ] = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
 ) -> None:

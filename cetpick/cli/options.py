@@ -130,7 +130,7 @@ TomogramFiles = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped, if there is one.")]
-NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out report.html and its pictures.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the report and its pictures.")]
 Plots = Annotated[
     PlotKind | None, typer.Option(help="Draw charts and slices as files too, in plots/ beside the report.")
 ]

@@ -18,20 +18,22 @@
 
   const unpack = (t) => {
     if (t.points) return t.points;
-    const { picks, truths } = t.view, levels = report.bytes(t.levels);
+    const { picks, truths } = t.view, levels = report.bytes(t.levels), found = t.radii.map((of) => report.bytes(of.found));
     const unpacked = (text) => { const packed = report.bytes(text); return report.places(packed, packed.length / 6, t.size); };
-    t.points = { picks: unpacked(picks), truths: unpacked(truths), levels };
+    t.points = { picks: unpacked(picks), truths: unpacked(truths), levels, found };
     return t.points;
   };
   const marks = (t) => {
-    const { picks, truths, levels } = unpack(t), of = t.radii[radius];
+    const { picks, truths, levels, found } = unpack(t), of = t.radii[radius], ignored = new Set(of.ignored);
     const chosen = (rank) => (step === null ? rank < t.accepted : levels[rank] >= step);
+    // as report.evaluation packs it
+    const missing = (code) => (step === null ? code < 128 : (code & 127) - 1 < step);
     const kinds = { h: "hit", f: "false", i: "ignored" };
-    const found = picks.map((place, rank) => ({ place, rank })).filter(({ rank }) => chosen(rank))
+    const drawn = picks.map((place, rank) => ({ place, rank })).filter(({ rank }) => chosen(rank))
       .map(({ place, rank }) => ({ at: place, kind: kinds[of.outcome[rank]] }));
-    const missed = truths.map((place, i) => ({ at: place, kind: of.ignored.includes(i) ? "ignored" : "missed", by: of.partners[i] }))
-      .filter(({ by }) => by < 0 || !chosen(by));
-    return [...missed, ...found].map((one) => ({ ...one, ...STYLES[one.kind] }));
+    const missed = truths.map((place, i) => ({ at: place, kind: ignored.has(i) ? "ignored" : "missed", code: found[radius][i] }))
+      .filter(({ code }) => missing(code));
+    return [...missed, ...drawn].map((one) => ({ ...one, ...STYLES[one.kind] }));
   };
 
   /* ---- curves: where the picks as they are, the best F1, and the slider stand on them ---- */

@@ -98,7 +98,7 @@ class Section:
             "voxel": self.voxel_size,
             "excluded": self.excluded if view else "",
             "accepted": self.accepted,
-            "levels": frame.base64_of(levels.tobytes()),
+            "levels": frame.base64_of(levels[: frame.MOST_DRAWN].tobytes()),
             "radii": [self._at_radius(judged, levels, scored=scored) for judged in self.judged],
             "view": view,
         }
@@ -112,16 +112,17 @@ class Section:
         order, matches = self.order, judged.matches
         partner, ignored = matches.partner[order], matches.ignored_picks[order]
         hit = (partner >= 0) & ~ignored
-        found = np.full(len(matches.ignored_truths), -1)
-        found[partner[partner >= 0]] = np.flatnonzero(partner >= 0)
+        # of each reference point 1 + the level of its pick, + 128 when that is accepted; 0 without one
+        found = np.zeros(len(matches.ignored_truths), np.uint8)
+        found[partner[partner >= 0]] = (levels + 1 + 128 * (np.arange(len(order)) < self.accepted))[partner >= 0]
         counted = {"picks": ~ignored, "matched": hit}
         own = {what: int(chosen[: self.accepted].sum()) for what, chosen in counted.items()}
         at_least = levels[None, :] >= np.arange(STEPS + 1)[:, None]
         result = judged.result
         return {
-            "outcome": "".join(np.where(ignored, "i", np.where(hit, "h", "f"))),
-            "partners": found[: frame.MOST_DRAWN].tolist(),
-            "ignored": np.flatnonzero(matches.ignored_truths).tolist(),
+            "outcome": "".join(np.where(ignored, "i", np.where(hit, "h", "f"))[: frame.MOST_DRAWN]),
+            "found": frame.base64_of(found[: frame.MOST_DRAWN].tobytes()),
+            "ignored": np.flatnonzero(matches.ignored_truths[: frame.MOST_DRAWN]).tolist(),
             "counts": (at_least & counted["picks"]).sum(axis=1).tolist(),
             "matched": (at_least & counted["matched"]).sum(axis=1).tolist(),
             "truths": int((~matches.ignored_truths).sum()),

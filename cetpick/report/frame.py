@@ -105,15 +105,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, tomograms: bool
         rows: of each the first cell is its heading, and HTML already.
         tomograms: a row is a tomogram, which the script knows by its number.
     """
+    known = ' class="tomograms"' if tomograms else ""
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = []
     for number, (first, *cells) in enumerate(rows):
         others = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        known = f' data-row="{number}"' if tomograms else ""
-        lines.append(f'<tr{known}><th scope="row">{first}</th>{others}</tr>')
+        place = f' data-row="{number}"' if tomograms else ""
+        lines.append(f'<tr{place}><th scope="row">{first}</th>{others}</tr>')
     body = "\n".join(lines)
     return (
-        f'<div class="scroll">\n<table class="tomograms">\n<thead><tr>{columns}</tr></thead>\n'
+        f'<div class="scroll">\n<table{known}>\n<thead><tr>{columns}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
     )
 
