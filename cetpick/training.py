@@ -18,13 +18,14 @@ from cetpick.dataset import Example
 from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
+from cetpick.gold import darkness, least_of_gold
 from cetpick.mixture import calibrate, fit
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
-from cetpick.preprocess import prepare
+from cetpick.preprocess import prepare, without_gold
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
 from cetpick.scouting import Scout, candidates, scout
@@ -181,6 +182,11 @@ def train(
     examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
     if rejected:
         examples = [replace(e, rejected=places) for e, places in zip(examples, rejected, strict=True)]
+    model = replace(model, gold=_least_of_gold(examples))
+    if model.gold is not None:
+        examples = [
+            replace(e, prepared=without_gold(e.prepared, model.gold, diameter=model.diameter)) for e in examples
+        ]
     examples = [_labels_with_data(example) for example in examples]
     given = [example.labels for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
@@ -264,6 +270,12 @@ def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -
         )
 
 
+def _least_of_gold(examples: Sequence[Example]) -> float | None:
+    """From what on the examples' voxels are gold, None if it is not to be looked for."""
+    told = [darkness(e.prepared.coarse, e.labels, e.voxel_size) for e in examples if e.prepared.coarse is not None]
+    return least_of_gold(told) if told else None
+
+
 def _labels_with_data(example: Example) -> Example:
     """Without labels where the tomogram has no data, or outside of the region to be learned from.
 
@@ -285,13 +297,13 @@ def _labels_with_data(example: Example) -> Example:
         raise InputError(
             f"no label of tomogram {info.name} lies where there are data to learn from",
             file=info.path,
-            found=f"{outside} labels in padding or outside of the mask or slab",
-            cure="check --mask and --slab, and the labels with `cetpick check`",
+            found=f"{outside} labels in padding, in gold, or outside of the mask or slab",
+            cure="check --mask and --slab, and the labels with `cetpick check`; --keep-gold does not look for gold",
         )
     if outside:
         warnings.warn(
-            f"{info.path}: {outside} of {len(cells)} labels lie in padding or outside of the mask or slab; nothing is "
-            "learned from them",
+            f"{info.path}: {outside} of {len(cells)} labels lie in padding, in gold, or outside of the mask or "
+            "slab; nothing is learned from them",
             CetpickWarning,
             stacklevel=3,
         )

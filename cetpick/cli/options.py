@@ -110,6 +110,10 @@ Slab = Annotated[
     tuple[float, float] | None,
     typer.Option(metavar="FROM TO", help="Learn and pick only between these distances along z, angstrom."),
 ]
+KeepGold = Annotated[
+    bool,
+    typer.Option("--keep-gold", help="Look for particles in gold, too, and what else is far denser than the labels."),
+]
 WhichTomogram = Annotated[Which, typer.Option(help="Which tomograms of a tomograms.star.")]
 Names = Annotated[Naming, typer.Option(help="Name tomograms by file, or by parent folder and file.")]
 Binned = Annotated[

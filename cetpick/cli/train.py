@@ -28,6 +28,7 @@ def train(
     binned: opt.Binned = None,
     mask: opt.Mask = None,
     slab: opt.Slab = None,
+    keep_gold: opt.KeepGold = False,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
@@ -50,7 +51,13 @@ def train(
 
     settings = TrainSettings(mode=mode.value, diameter=diameter, steps=steps, count_hint=count_hint, seed=seed)
     inputs = InputOptions(
-        voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab
+        voxel_size=voxel_size,
+        which=which.value,
+        names=names.value,
+        binned=binned,
+        mask=mask,
+        slab=slab,
+        keep_gold=keep_gold,
     )
     with reporting(quiet=quiet) as reporter:
         summary = run_train(

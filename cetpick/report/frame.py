@@ -153,8 +153,13 @@ def excluded_text(counts: Mapping[str, int], *, picks: int = 0) -> str:
         "masked": "outside of the mask",
         "padding": "padding without data",
         "not_finite": "NaN or infinite",
+        "gold": "in and about {gold_places} places of gold or the like",
     }
-    told = [f"{counts[key] / counts['total']:.1%} {reason}" for key, reason in reasons.items() if counts.get(key)]
+    told = [
+        f"{counts[key] / counts['total']:.1%} {reason.format(**counts)}"
+        for key, reason in reasons.items()
+        if counts.get(key)
+    ]
     if not told:
         return ""
     lost = f"; {picks} candidates there, good enough for the model's threshold, do not count" if picks else ""
