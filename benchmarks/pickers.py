@@ -30,7 +30,8 @@ from cetpick.io.coordinates import read_coordinates
 from cetpick.io.table import write_table
 from cetpick.io.tomograms import read_info, read_tomogram
 from cetpick.peaks import local_maxima, refine, suppress
-from cetpick.preprocess import Volume, prepare
+from cetpick.preprocess import prepare
+from cetpick.voxels import Volume
 
 Found = tuple[Points, NDArray[np.float64]]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from cetpick.peaks import refine
-from cetpick.preprocess import Volume
+from cetpick.voxels import Volume
 
 Floats = NDArray[np.float64]
 

@@ -65,6 +65,8 @@ class ModelSettings:
         threshold: the score from which a candidate is a pick, as chosen in training.
         count: particles in a training tomogram, estimated.
         count_limits: they enclose the count with a probability of 80 %.
+        gold: standard deviations below the median from which coarse voxels are gold, see gold.py; None when it is not
+            looked for.
         skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
         stored_voxel_size: angstrom a voxel of the training tomograms.
         provenance: how the model was made: version, seed, steps, labels by tomogram.
@@ -82,6 +84,7 @@ class ModelSettings:
     threshold: float = 0.5
     count: float = 0.0
     count_limits: tuple[float, float] = (0.0, 0.0)
+    gold: float | None = None
     skewness: float = 0.0
     stored_voxel_size: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +104,7 @@ class ModelSettings:
         rising = all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(self.calibration))
         _require(rising, "calibration", self.calibration, "pairs of rising logits")
         _require(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
+        _require(self.gold is None or self.gold > 0, "gold", self.gold, "above 0 standard deviations")
         _require(self.stored_voxel_size >= 0, "stored_voxel_size", self.stored_voxel_size, "angstrom")
 
     @property

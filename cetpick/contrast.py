@@ -21,8 +21,9 @@ from scipy.spatial import cKDTree
 
 from cetpick.baselines import blob_response
 from cetpick.geometry import Points, as_points, rescale
-from cetpick.preprocess import MAD_TO_SIGMA, Volume, centre_and_spread, padding_mask
+from cetpick.preprocess import padding_mask
 from cetpick.records import Grid
+from cetpick.voxels import MAD_TO_SIGMA, Volume, centre_and_spread
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -42,7 +42,8 @@ def find_candidates(
         memory: bytes that a tile may take; see tiling.heatmap.
 
     Returns:
-        Columns x, y, z (voxels as stored), score, class; by falling score. No candidate lies where there is no data.
+        Columns x, y, z (voxels as stored), score, class; by falling score. No candidate lies where there is no data, or
+        outside of the region; how many would with a score from the threshold on is `attrs["excluded"]`.
     """
     device = next(network.parameters()).device
     paper = settings.mode == "paper"
@@ -60,13 +61,14 @@ def find_candidates(
     # the last cell of an odd axis is half padding, its centre on the very edge of the volume
     edge = np.array(grid.size) * grid.voxel_size
     angstrom = np.clip((working + 0.5) * np.array(settings.voxel_size[::-1]), 0, np.nextafter(edge, 0))
-    keep = np.arange(len(scores))
+    keep, excluded = np.arange(len(scores)), np.arange(0)
     if prepared.valid is not None:
         last = np.array(prepared.valid.shape) - 1
         nearest = np.clip(np.rint(working[:, ::-1]).astype(int), 0, last)
-        keep = keep[prepared.valid[tuple(nearest.T)]]
+        valid = prepared.valid[tuple(nearest.T)]
+        keep, excluded = np.flatnonzero(valid), np.flatnonzero(~valid)
     distance = 0.0 if paper else settings.separation * settings.diameter
-    keep = keep[suppress(angstrom[keep], scores[keep], distance=distance)]
+    keep, excluded = (at[suppress(angstrom[at], scores[at], distance=distance)] for at in (keep, excluded))
     angstrom = angstrom[keep]
     if settings.calibration:  # else the scores are no probabilities
         size, places = np.array(settings.voxel_size), angstrom[:, ::-1]
@@ -75,4 +77,5 @@ def find_candidates(
     table = pd.DataFrame(angstrom / grid.voxel_size - 0.5, columns=["x", "y", "z"])
     table["score"] = scores[keep]
     table["class"] = settings.classes[0].name
+    table.attrs["excluded"] = int((scores[excluded] >= settings.threshold).sum())
     return table[grid.contains(table[["x", "y", "z"]])].reset_index(drop=True)

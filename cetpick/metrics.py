@@ -205,6 +205,34 @@ def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
+class Matches:
+    """What becomes of the points of one tomogram.
+
+    Attributes:
+        partner: for each pick the index of its reference point, -1 for none; (n,).
+        ignored_picks: picks left out because of the margin; (n,).
+        ignored_truths: reference points left out because of it; (m,).
+    """
+
+    partner: Indices
+    ignored_picks: Mask
+    ignored_truths: Mask
+
+
+def match_scene(scene: Scene, radius: float, margin: Margin | None = None) -> Matches:
+    """Match the picks of a tomogram; arguments, rules and errors are those of evaluate.
+
+    The matches of the picks from any score on are those of all picks, as better ones are matched first.
+    """
+    partner = match(scene.picks, scene.scores, scene.truth, radius)
+    matched = partner >= 0
+    ignored_truths = _in_margin(scene, scene.truth, margin)
+    ignored_picks = _in_margin(scene, scene.picks, margin)
+    ignored_picks[matched] = ignored_truths[partner[matched]]
+    return Matches(partner=partner, ignored_picks=ignored_picks, ignored_truths=ignored_truths)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Judged:
     """The picks of one tomogram that count: scores, distances to their truths (inf for none), accepted or not."""
 
@@ -217,21 +245,19 @@ class _Judged:
 
 
 def _judge(scene: Scene, radius: float, margin: Margin | None) -> _Judged:
-    partner = match(scene.picks, scene.scores, scene.truth, radius)
+    matches = match_scene(scene, radius, margin)
+    partner, counted = matches.partner, ~matches.ignored_picks
     matched = partner >= 0
-    truth_ignored = _in_margin(scene, scene.truth, margin)
-    pick_ignored = _in_margin(scene, scene.picks, margin)
-    pick_ignored[matched] = truth_ignored[partner[matched]]
     distances = np.full(len(partner), np.inf)
     distances[matched] = np.linalg.norm(scene.picks[matched] - scene.truth[partner[matched]], axis=1)
-    scores = scene.scores[~pick_ignored]
+    scores = scene.scores[counted]
     return _Judged(
         scores=scores,
-        distances=distances[~pick_ignored],
+        distances=distances[counted],
         accepted=scores >= (-np.inf if scene.threshold is None else scene.threshold),
-        truths=int((~truth_ignored).sum()),
-        ignored_picks=int(pick_ignored.sum()),
-        ignored_truths=int(truth_ignored.sum()),
+        truths=int((~matches.ignored_truths).sum()),
+        ignored_picks=int(matches.ignored_picks.sum()),
+        ignored_truths=int(matches.ignored_truths.sum()),
     )
 
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import ndimage
 
 from cetpick import scratch
 from cetpick.config import ModelSettings
 from cetpick.errors import CetpickWarning, InputError
+from cetpick.gold import coarse, find_gold
 from cetpick.records import Tomogram
+from cetpick.voxels import (
+    STATISTICS_SAMPLE,
+    Mask,
+    Score,
+    Volume,
+    centre_and_spread,
+    every,
+    mean_and_spread,
+    resampled,
+    working_shape,
+)
 
-Volume = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-
-MAD_TO_SIGMA = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
-STATISTICS_SAMPLE = 4_000_000
-"""Voxels at most that median and MAD are taken from; their error is then below 1e-3 sigma."""
 CUBE = np.ones((3, 3, 3), bool)
 
 
@@ -33,13 +37,19 @@ class Exclusions:
     Attributes:
         not_finite: NaN or infinite voxels.
         padding: voxels of constant padding that touches the border.
-        masked: other voxels that lie outside of the region where particles are looked for.
+        off_slab: other voxels that lie outside of the slab where particles are looked for.
+        masked: voxels that lie in the slab, and outside of the mask.
+        gold: other voxels in and about gold, to the precision of the working grid.
+        gold_places: connected parts of these.
         total: voxels in the volume.
     """
 
     not_finite: int
     padding: int
+    off_slab: int = 0
     masked: int = 0
+    gold: int = 0
+    gold_places: int = 0
     total: int
 
     @property
@@ -113,7 +123,7 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
         CetpickWarning: some voxels were left out, with their number.
     """
     data = tomogram.data
-    sample = _every(data, max(1, data.size // STATISTICS_SAMPLE))
+    sample = every(data, max(1, data.size // STATISTICS_SAMPLE))
     seen = sample[np.isfinite(sample)]
     if not len(seen) or seen.min() == seen.max():
         raise InputError(
@@ -172,12 +182,13 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
     z, y, x = ((np.arange(n) + 0.5) * m / n for n, m in zip(shape, shape if mask is None else mask.shape, strict=True))
     plane = np.ix_(y.astype(int), x.astype(int))
     counted: Mask = scratch.zeros(shape, bool)
-    number = 0
+    number, in_slab = 0, 0
     for i in range(shape[0]):
         if low <= (i + 0.5) * tomogram.info.grid.voxel_size <= high:
             counted[i] = True if mask is None else (np.asarray(mask[int(z[i])]) > 0)[plane]
             if present is not None:
                 counted[i] &= present[i]
+            in_slab += counted[i].size if present is None else int(present[i].sum())
             number += int(counted[i].sum())
     if not number:
         raise InputError(
@@ -187,96 +198,8 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
             found=f"none within mask {region.mask} and slab {region.slab}",
             cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
         )
-    without_data = exclusions.not_finite + exclusions.padding
-    return counted, replace(exclusions, masked=tomogram.data.size - without_data - number)
-
-
-def _every(data: NDArray[Any], step: int) -> NDArray[Any]:
-    """Every step-th voxel of a volume (z, y, x), which is never copied as a whole."""
-    if data.flags.c_contiguous:
-        return data.reshape(-1)[::step]
-    return data[np.unravel_index(np.arange(0, data.size, step), data.shape)]
-
-
-def centre_and_spread(data: NDArray[Any], valid: Mask | None = None) -> tuple[float, float]:
-    """Median and robust standard deviation (1.4826 MAD) of the valid voxels, from an even sample of them.
-
-    Args:
-        data: (z, y, x).
-        valid: the voxels that count, None for all.
-    """
-    # an odd step never walks along a column of a volume whose sides are powers of two
-    step = max(1, data.size // STATISTICS_SAMPLE) | 1
-    sample = _every(data, step).astype(np.float32)
-    if valid is not None:
-        sample = sample[_every(valid, step)]
-    median = float(np.median(sample))
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(sample - median)))
-    if spread == 0:  # few grey levels, such as a binary mask: fall back on the plain spread
-        spread = float(sample.std())
-    return median, spread
-
-
-def working_shape(shape: tuple[int, int, int], scale: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Voxels along (z, y, x) after resampling by `scale` = stored / working voxel size along each axis."""
-    z, y, x = (max(1, round(n * s)) for n, s in zip(shape, scale, strict=True))
-    return z, y, x
-
-
-def _resampling_matrix(n_in: int, n_out: int, scale: float) -> sparse.csr_array:
-    """Weights (n_out, n_in) of a triangle filter as wide as the coarser of the two grids; rows sum to 1.
-
-    Output voxel i is centred at (i + 0.5) / scale - 0.5 of the input: both grids share their outer corner.
-    """
-    centres = (np.arange(n_out) + 0.5) / scale - 0.5
-    reach = max(1.0, 1 / scale)
-    first = np.floor(centres - reach).astype(int)
-    columns = first[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)
-    weights = np.clip(1 - np.abs(columns - centres[:, None]) / reach, 0, None)
-    weights /= weights.sum(axis=1, keepdims=True)
-    rows = np.repeat(np.arange(n_out), columns.shape[1])
-    # the outermost voxels stand for what lies beyond the border
-    return sparse.csr_array((weights.ravel(), (rows, np.clip(columns, 0, n_in - 1).ravel())), shape=(n_out, n_in))
-
-
-def resampled(
-    read: Callable[[slice, slice], Volume], shape: tuple[int, int, int], scale: tuple[float, float, float]
-) -> Iterator[tuple[slice, Volume]]:
-    """Resample a volume (z, y, x) slab by slab, with an anti-aliasing filter.
-
-    Voxel centres map as `geometry.rescale` says. A scale of 1 leaves an axis as it is.
-
-    Args:
-        read: gives the voxels of some slices and rows of the volume.
-        shape: voxels of the volume.
-        scale: stored / working voxel size along each axis.
-
-    Yields:
-        Slices of the result, an even number of them but for the last ones, and their voxels.
-    """
-    size = working_shape(shape, scale)
-    matrices = [_resampling_matrix(*axis).astype(np.float32) for axis in zip(shape, size, scale, strict=True)]
-    for slab in scratch.slabs((size[0], shape[1], shape[2]), multiple=2):
-        weights, part = matrices[0][slab], slab
-        if scale[0] != 1:
-            part = slice(int(weights.indices.min()), int(weights.indices.max()) + 1)
-        # many slices are read for one of the result, so only some rows at a time
-        step = max(1, scratch.SLAB // ((part.stop - part.start) * shape[2]))
-        blocks = []
-        for first in range(0, shape[1], step):
-            block = read(part, slice(first, first + step))
-            if scale[0] != 1:
-                flat = weights[:, part] @ block.reshape(len(block), -1)
-                block = flat.reshape(-1, *block.shape[1:])
-            blocks.append(block)
-        volume = np.concatenate(blocks, axis=1)
-        for axis in (1, 2):
-            if scale[axis] == 1:
-                continue
-            moved = np.moveaxis(volume, axis, 0)
-            flat = matrices[axis] @ moved.reshape(moved.shape[0], -1)
-            volume = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
-        yield slab, np.ascontiguousarray(volume)
+    holding_data = tomogram.data.size - exclusions.not_finite - exclusions.padding
+    return counted, replace(exclusions, off_slab=holding_data - in_slab, masked=in_slab - number)
 
 
 def merge_slice_pairs(volume: Volume) -> Volume:
@@ -295,17 +218,21 @@ class Prepared:
         valid: like volume, False where the tomogram holds no data, or lies outside of its region; None when all counts.
         voxel_size: (z, y, x) angstrom of the working grid.
         exclusions: what was left out.
+        coarse: the tomogram as gold is looked for in it, see gold.py; None when it is not to be.
+        gold: like volume, True in gold, where `valid` is False; None when there is none.
     """
 
     volume: Volume
     valid: Mask | None
     voxel_size: tuple[float, float, float]
     exclusions: Exclusions
+    coarse: Volume | None = None
+    gold: Mask | None = None
 
     @property
     def skewness(self) -> float:
         """Skewness of the valid grey values: below zero where protein is dark."""
-        mean, spread = _mean_and_spread(self.volume, self.valid)
+        mean, spread = mean_and_spread(self.volume, self.valid)
         cubes, count = 0.0, 0
         for slab in scratch.slabs(self.volume.shape):
             values = self.volume[slab] if self.valid is None else self.volume[slab][self.valid[slab]]
@@ -318,7 +245,8 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     """Normalise a tomogram and bring it to the working grid of a model.
 
     `default` mode: robust z-score, clipped (gold, hot pixels), resampled, robust z-score again, since resampling takes
-    noise away. `paper` mode: resampled if need be, z pairs merged by maximum, plain z-score.
+    noise away; gold is left out if the settings tell what is. `paper` mode: resampled if need be, z pairs merged by
+    maximum, plain z-score.
 
     Raises:
         InputError: more than half of the volume holds no data, or all voxels are equal.
@@ -330,9 +258,9 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     stored = tomogram.info.grid.voxel_size
     z, y, x = (stored / size for size in settings.voxel_size)
     scale = (z * merged, y, x)
-    levels = _mean_and_spread if paper else centre_and_spread
+    levels = mean_and_spread if paper else centre_and_spread
     limit = np.inf if paper else settings.clip
-    score = _Score(*levels(data, counted), limit)
+    score = Score(*levels(data, counted), limit)
     depth, height, width = working_shape(data.shape, scale)
     volume: Volume = scratch.zeros((depth // merged, height, width), np.float32)
 
@@ -359,37 +287,42 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     for slab, values in resampled(read, data.shape, scale):
         where, values = place(slab, values)
         volume[where] = values
-    score = _Score(*levels(volume, valid), limit)
+    score = Score(*levels(volume, valid), limit)
     for slab in scratch.slabs(volume.shape):
         # a particle at the border of its region is seen whole
         volume[slab] = score(volume[slab], None if holds_data is None else holds_data[slab])
-    return Prepared(volume=volume, valid=valid, voxel_size=settings.voxel_size, exclusions=exclusions)
+    look_for_gold = not (paper or tomogram.info.region.keep_gold)
+    prepared = Prepared(
+        volume=volume,
+        valid=valid,
+        voxel_size=settings.voxel_size,
+        exclusions=exclusions,
+        coarse=coarse(data, present, stored) if look_for_gold else None,
+    )
+    return prepared if settings.gold is None else without_gold(prepared, settings.gold, diameter=settings.diameter)
 
 
-class _Score(NamedTuple):
-    """Grey values in units of their spread, limited, 0 where they are not valid."""
+def without_gold(prepared: Prepared, least: float, *, diameter: float) -> Prepared:
+    """The same tomogram, where gold is no place for a particle.
 
-    centre: float
-    spread: float
-    limit: float
-
-    def __call__(self, values: NDArray[Any], valid: Mask | None) -> Volume:
-        with np.errstate(invalid="ignore", over="ignore"):
-            scored = (values.astype(np.float32) - np.float32(self.centre)) / np.float32(self.spread or 1.0)
-        np.clip(scored, -self.limit, self.limit, out=scored)
-        if valid is not None:
-            scored[~valid] = 0
-        return scored
-
-
-def _mean_and_spread(data: NDArray[Any], valid: Mask | None) -> tuple[float, float]:
-    """Mean and standard deviation of the valid voxels."""
-
-    def values() -> Iterator[NDArray[np.float32]]:
-        for slab in scratch.slabs(data.shape):
-            yield (data[slab] if valid is None else data[slab][valid[slab]]).astype(np.float32)
-
-    count = sum(part.size for part in values())
-    mean = sum(float(part.sum(dtype=np.float64)) for part in values()) / count
-    variance = sum(float(((part - np.float32(mean)) ** 2).sum(dtype=np.float64)) for part in values()) / count
-    return mean, float(np.sqrt(variance))
+    Args:
+        prepared: as prepare leaves it without that.
+        least: what is gold, see gold.least_of_gold.
+        diameter: of the particle, angstrom.
+    """
+    found = None if prepared.coarse is None else find_gold(prepared.coarse, least, diameter=diameter)
+    if found is None:
+        return prepared
+    shape = prepared.volume.shape
+    z, y, x = (np.arange(n) * m // n for n, m in zip(shape, found.mask.shape, strict=True))
+    plane = np.ix_(y, x)
+    gold, valid, number = scratch.zeros(shape, bool), scratch.zeros(shape, bool), 0
+    for i in range(shape[0]):
+        gold[i] = found.mask[z[i]][plane]
+        if prepared.valid is not None:
+            gold[i] &= prepared.valid[i]
+        valid[i] = ~gold[i] if prepared.valid is None else prepared.valid[i] & ~gold[i]
+        number += int(gold[i].sum())
+    lost = round(prepared.exclusions.total * number / prepared.volume.size)
+    exclusions = replace(prepared.exclusions, gold=lost, gold_places=found.places)
+    return replace(prepared, valid=valid, gold=gold, exclusions=exclusions)

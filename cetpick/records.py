@@ -81,11 +81,13 @@ class Region:
         mask: a volume of the same extent, on any grid; where it is above 0.
         mask_version: bytes of that file, and when it was last written to, nanoseconds since 1970.
         slab: from and to along z, angstrom from the first face of the tomogram.
+        keep_gold: whether particles may lie in gold, which is not looked for then.
     """
 
     mask: Path | None = None
     mask_version: tuple[int, int] | None = None
     slab: tuple[float, float] | None = None
+    keep_gold: bool = False
 
 
 EVERYWHERE = Region()

@@ -48,6 +48,21 @@ Ranks = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scout:
+    """How one of them fared.
+
+    Attributes:
+        log: of its training, one dictionary a step.
+        hidden: labels that it was not shown.
+        found: how many of these are among its candidates.
+    """
+
+    log: list[dict[str, float]]
+    hidden: int
+    found: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scouting:
     """What the scouts found.
 
@@ -59,6 +74,7 @@ class Scouting:
             scouts; infinite where only one found something.
         labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
         scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
+        scouts: the two.
     """
 
     count: Count
@@ -66,6 +82,7 @@ class Scouting:
     ranks: list[Ranks]
     labels: list[Points]
     scatter: float
+    scouts: Sequence[Scout] = ()
 
     def doubtful(self, hidden: float) -> list[Points]:
         """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
@@ -99,12 +116,12 @@ def scout(
     short = replace(
         settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS[settings.start]))), hidden="none"
     )
-    found, label_rank, listed = [], [], []
+    found, label_rank, listed, logs = [], [], [], []
     seen = [np.full_like(e.labels, np.nan) for e in examples]
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
-        network, _ = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
+        network, log = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
         of_labels: list[Ranks] = []
         places: list[Points] = []
         scores: list[Ranks] = []
@@ -122,8 +139,13 @@ def scout(
         pooled = np.concatenate(scores)
         label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
         listed.append(len(pooled))
+        logs.append(log)
         found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
     joined = [_join(e, model.diameter, *scouts) for e, *scouts in zip(examples, *found, strict=True)]
+    scouts = [
+        Scout(log=log, hidden=len(of), found=int(np.isfinite(of).sum()))
+        for log, of in zip(logs, label_rank, strict=True)
+    ]
     ranks = np.concatenate(label_rank)
     labels = len(ranks)
     # each scout was shown half of the labels, which are not among the candidates it is counted with
@@ -142,6 +164,7 @@ def scout(
     return Scouting(
         labels=moved,
         scatter=scatter,
+        scouts=scouts,
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cetpick import scratch
 from cetpick.devices import autocast, is_half, spare_memory
 from cetpick.networks import Output
-from cetpick.preprocess import Volume
+from cetpick.voxels import Volume
 
 Tile = tuple[int, int, int]
 

@@ -18,16 +18,17 @@ from cetpick.dataset import Example
 from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
+from cetpick.gold import darkness, least_of_gold
 from cetpick.mixture import calibrate, fit
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
-from cetpick.preprocess import prepare
+from cetpick.preprocess import prepare, without_gold
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
-from cetpick.scouting import candidates, scout
+from cetpick.scouting import Scout, candidates, scout
 
 FEWEST_LABELS = 3
 """Fewer labels than this are an error."""
@@ -57,12 +58,18 @@ class TrainedModel:
         settings: of the model file, with threshold and count.
         log: one dictionary a step.
         recipe: settings of the final training beyond those given, for the record.
+        examples: the tomograms, with labels and places as the final training had them.
+        given: labels of each as they were given, (n, 3), voxels; without those where nothing is learned.
+        scouts: how they fared; none in `paper` mode, or where the number of particles is given.
     """
 
     network: DefaultNetwork | PaperNetwork
     settings: ModelSettings
     log: list[dict[str, float]]
     recipe: dict[str, Any]
+    examples: Sequence[Example]
+    given: Sequence[Points]
+    scouts: Sequence[Scout] = ()
 
 
 def model_settings(settings: TrainSettings, tomograms: Sequence[Tomogram]) -> ModelSettings:
@@ -175,7 +182,13 @@ def train(
     examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
     if rejected:
         examples = [replace(e, rejected=places) for e, places in zip(examples, rejected, strict=True)]
+    model = replace(model, gold=_least_of_gold(examples))
+    if model.gold is not None:
+        examples = [
+            replace(e, prepared=without_gold(e.prepared, model.gold, diameter=model.diameter)) for e in examples
+        ]
     examples = [_labels_with_data(example) for example in examples]
+    given = [example.labels for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
     if settings.mode == "paper":
         paper = PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps)
@@ -189,7 +202,9 @@ def train(
         )
         network, log = optimise(recipe, progress, checkpoint=checkpoint)
         model = replace(model, threshold=PAPER_THRESHOLD)
-        return TrainedModel(network=network, settings=model, log=log, recipe=asdict(paper))
+        return TrainedModel(
+            network=network, settings=model, log=log, recipe=asdict(paper), examples=examples, given=given
+        )
 
     labels = sum(len(e.labels) for e in examples)
     hint = settings.count_hint
@@ -202,9 +217,10 @@ def train(
             stacklevel=2,
         )
     scatter = 0.0
+    scouts: Sequence[Scout] = ()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
-        count, scatter = scouting.count, scouting.scatter
+        count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
             places = scouting.doubtful(SPARED * count.high - labels)
@@ -233,7 +249,9 @@ def train(
     model = replace(model, count=expected, count_limits=(low, high), threshold=threshold)
     if len(log) >= FEWEST_STEPS:
         warn_of_unlike(outcomes, threshold)
-    return TrainedModel(network=network, settings=model, log=log, recipe=told)
+    return TrainedModel(
+        network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
+    )
 
 
 def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -> None:
@@ -250,6 +268,12 @@ def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -
             found=f"{hint:g}",
             cure="give the number of particles in one tomogram, or leave --count-hint out",
         )
+
+
+def _least_of_gold(examples: Sequence[Example]) -> float | None:
+    """From what on the examples' voxels are gold, None if it is not to be looked for."""
+    told = [darkness(e.prepared.coarse, e.labels, e.voxel_size) for e in examples if e.prepared.coarse is not None]
+    return least_of_gold(told) if told else None
 
 
 def _labels_with_data(example: Example) -> Example:
@@ -273,13 +297,13 @@ def _labels_with_data(example: Example) -> Example:
         raise InputError(
             f"no label of tomogram {info.name} lies where there are data to learn from",
             file=info.path,
-            found=f"{outside} labels in padding or outside of the mask or slab",
-            cure="check --mask and --slab, and the labels with `cetpick check`",
+            found=f"{outside} labels in padding, in gold, or outside of the mask or slab",
+            cure="check --mask and --slab, and the labels with `cetpick check`; --keep-gold does not look for gold",
         )
     if outside:
         warnings.warn(
-            f"{info.path}: {outside} of {len(cells)} labels lie in padding or outside of the mask or slab; nothing is "
-            "learned from them",
+            f"{info.path}: {outside} of {len(cells)} labels lie in padding, in gold, or outside of the mask or "
+            "slab; nothing is learned from them",
             CetpickWarning,
             stacklevel=3,
         )

@@ -1,12 +1,18 @@
+import base64
+import io
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cetpick import scratch
 from cetpick.checkpoint import save_model
@@ -62,6 +68,19 @@ def noise_and_models(folder: Path, names: Sequence[str], *, diameter: float, mod
     for seed, name in enumerate(models):
         save_model(folder / f"{name}.safetensors", build_network(settings, seed=seed), settings)
     return folder
+
+
+def read_page(path: Path) -> tuple[str, dict[str, Any]]:
+    """A report, and what its script reads."""
+    text = path.read_text(encoding="utf-8")
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert match
+    return text, json.loads(match[1])
+
+
+def read_picture(uri: str) -> Image.Image:
+    """The picture of a data URI."""
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
 @pytest.fixture(scope="session")

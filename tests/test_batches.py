@@ -517,7 +517,8 @@ def test_a_pick_that_is_stopped_after_its_training_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(workflow, "find_candidates", interrupted)
         assert cetpick(*command)[0] == 130
-    assert sorted(path.name for path in output.iterdir()) == ["model.run.json", "model.safetensors"]
+    names = ["model.report.html", "model.run.json", "model.safetensors"]
+    assert sorted(path.name for path in output.iterdir()) == names
     model = (output / "model.safetensors").read_bytes()
 
     def never(*_: object, **__: object) -> None:

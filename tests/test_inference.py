@@ -176,6 +176,7 @@ def test_no_candidate_where_there_is_no_data() -> None:
     table = find_candidates(Blur(), prepared, Grid(shape=(62, 100, 125), voxel_size=8.0), settings)
     assert (table["x"] < 40 * 12.5 / 8).all()
     assert (table["score"] > 0.5).sum() == 1
+    assert table.attrs["excluded"] == 1
     assert table["x"][0] == pytest.approx(300 / 8 - 0.5, abs=0.3)
 
 

@@ -48,6 +48,7 @@ def test_outputs_agree_with_each_other(results: Path, tiny: TinySet) -> None:
     assert sorted(p.name for p in results.iterdir()) == [
         "candidates",
         "expected_precision.csv",
+        "model.report.html",
         "model.run.json",
         "model.safetensors",
         "particles.star",

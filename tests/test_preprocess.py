@@ -213,7 +213,9 @@ def test_a_region_counts_for_statistics_and_places_but_not_for_grey_values() -> 
     expected = np.zeros(data.shape, bool)
     expected[5:15, :, :24] = True
     np.testing.assert_array_equal(prepared.valid, expected)
-    assert prepared.exclusions.masked == (~expected).sum()
+    lost = prepared.exclusions.off_slab, prepared.exclusions.masked
+    assert lost == (10 * 40 * 48, 10 * 40 * 24)  # what lies outside of both counts once
+    assert sum(lost) == (~expected).sum()
     assert prepared.volume[expected].std() == pytest.approx(1, abs=0.05)
     assert prepared.volume[:, :, 24:].mean() > 20
     nothing = replace(limited, info=replace(limited.info, region=replace(where, slab=(500.0, 600.0))))

@@ -245,11 +245,13 @@ def test_a_training_goes_on_and_other_labels_start_over(project):
     assert first == second
     assert "--resume" in first
     assert "--overwrite" not in first
-    for name in ("model.run.json", "model.checkpoint"):
+    for name in ("model.run.json", "model.report.html", "model.checkpoint"):
         (JOB / name).touch()
     (project / "made.safetensors").unlink()  # so that the training fails
     assert relion(*arguments, "--seed", "3") == 1
-    assert not any((JOB / f"model{ending}").exists() for ending in (".run.json", ".checkpoint", ".safetensors"))
+    assert not any(
+        (JOB / f"model{ending}").exists() for ending in (".run.json", ".report.html", ".checkpoint", ".safetensors")
+    )
 
 
 def test_train_only_leaves_a_model(project):

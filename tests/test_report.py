@@ -1,7 +1,6 @@
 """The report: its numbers are those of the records and of `repick`, its pictures are of the tomogram."""
 
 import base64
-import io
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 import cetpick.workflows.pick as pick_workflow
+import cetpick.workflows.plots as plots_workflow
 import cetpick.workflows.report as workflow
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, ParticleClass
@@ -23,10 +23,10 @@ from cetpick.io.mrc import write_mrc
 from cetpick.networks.build import build_network
 from cetpick.preprocess import Exclusions, Prepared
 from cetpick.records import Grid, RelionTomogram, TomogramInfo
-from cetpick.report import views
+from cetpick.report import plots, views
 from cetpick.report.handover import box_side, next_steps
 from cetpick.report.page import Candidates, Page, Section, render
-from tests.conftest import Run
+from tests.conftest import Run, read_page, read_picture
 
 NAMES = ("a", "b", "c")
 DIAMETER = 60.0
@@ -78,10 +78,7 @@ def pick(cetpick: Run, data: Path) -> Run:
 
 def page() -> tuple[str, dict[str, Any]]:
     """The report, and what its script reads."""
-    text = Path("out/report.html").read_text(encoding="utf-8")
-    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert match
-    return text, json.loads(match[1])
+    return read_page(Path("out/report.html"))
 
 
 def run_json() -> dict[str, Any]:
@@ -97,7 +94,7 @@ def peak(image: np.ndarray) -> np.ndarray:
 
 def picture(uri: str) -> np.ndarray:
     """The pixels of a data URI."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    return np.asarray(read_picture(uri))
 
 
 def test_one_file_tells_what_the_records_tell(pick: Run) -> None:
@@ -227,7 +224,7 @@ def test_shards_contribute(pick: Run, cetpick: Run) -> None:
     assert all(tomogram["view"] for tomogram in page()[1]["tomograms"])
 
 
-@pytest.mark.parametrize("broken", ["make_view", "write_page"])
+@pytest.mark.parametrize("broken", ["make_view", "render"])
 def test_a_report_that_fails_loses_no_picks(pick: Run, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("drawing went wrong")
@@ -297,6 +294,95 @@ def test_slices_of_noise_keep_to_their_size() -> None:
     assert (view["thumbs"], view["average"], view["contrast"]) == (None, None, None)
 
 
+def test_what_does_not_count_is_black_in_pictures_of_its_own() -> None:
+    """Left of x = 40 nothing counts, of voxels of 10 A that were stored in 5 A; and below z = 10."""
+    volume = np.random.default_rng(0).normal(size=(40, 200, 100))
+    valid = np.ones(volume.shape, bool)
+    valid[:, :, :40] = False
+    valid[:10] = False
+    made = replace(prepared(volume), valid=valid)
+    planes = views.make_planes(made, Grid(shape=(80, 400, 200), voxel_size=5.0), diameter=60.0)
+    for name, plane in planes.items():
+        for at, uri in zip(plane["at"], plane["left_out"], strict=True):
+            image = np.asarray(read_picture(uri).convert("RGBA"))
+            assert not image[..., :3][image[..., 3] > 0].any()  # black
+            shown = image[..., 3] == 0
+            height, width = shown.shape
+            cut = round(0.75 * height)  # z points upwards
+            if name == "xy":
+                assert shown.any() == (at > 19)
+                expected = np.broadcast_to(np.arange(width) >= 0.4 * width, shown.shape) & (at > 19)
+            elif name == "xz":
+                expected = (np.arange(width) >= 0.4 * width) & (np.arange(height)[:, None] < cut)
+            else:
+                expected = np.broadcast_to(np.arange(height)[:, None] < cut, shown.shape) & (at > 80)
+            assert (shown != expected).mean() < 0.03
+    written = [uri for plane in planes.values() for uri in (*plane["slices"], *plane["left_out"])]
+    assert sum(map(len, written)) <= views.MOST_BYTES
+    plain = views.make_planes(prepared(volume), Grid(shape=(80, 400, 200), voxel_size=5.0), diameter=60.0)
+    assert {uri for plane in plain.values() for uri in plane["left_out"]} == {None}
+
+
+def test_what_was_left_out_is_told_and_shown(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def some(*_: object, **__: object) -> pd.DataFrame:
+        table = found(0)
+        table.attrs["excluded"] = 7
+        return table
+
+    monkeypatch.setattr(pick_workflow, "find_candidates", some)
+    mask = np.zeros(SHAPE, np.int8)
+    mask[:, :, :26] = 1
+    write_mrc(Path("m.mrc"), mask, voxel_size=10.0)
+    place = found(0).iloc[[0]][["x", "y", "z"]]
+    place.to_csv("no.csv", index=False)
+    pick("--mask", "m.mrc", "--slab", 0, 150, "--reject", "no.csv", tomograms=("a.mrc",))
+    _, values = page()
+    (tomogram,) = values["tomograms"]
+    assert tomogram["excluded"] == (
+        "Left out of the volume, hatched: 25.0% outside of the slab, 37.5% outside of the mask; 7 candidates there, "
+        "good enough for the model's threshold, do not count."
+    )
+    np.testing.assert_allclose(tomogram["rejected"], place, atol=0.06)
+    assert all(plane["left_out"][-1] for plane in tomogram["view"]["planes"].values())
+    note = run_json()["tomograms"]["a"]
+    assert (note["excluded_picks"], note["rejected_candidates"]) == (7, 120 - note["candidates"])
+    pick(tomograms=("a.mrc", "b.mrc"))
+    assert [tomogram["excluded"] for tomogram in page()[1]["tomograms"]] == ["", ""]
+
+
+def test_plots(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (plots_workflow, plots):
+        monkeypatch.setattr(module, "DPI", 40)
+    pick(tomograms=("a.mrc",))
+    code, out, err = cetpick("report", "out", "--plots", "svg")
+    assert (code, "plots: 3 files in out/plots" in out) == (0, True), err
+    files = sorted(Path("out/plots").iterdir())
+    assert [file.name for file in files] == ["a_average.svg", "a_slices.svg", "scores.svg"]
+    picks = run_json()["tomograms"]["a"]["picks"]
+    text = files[2].read_text()  # text stays text
+    assert f"picks ({picks})" in text
+    assert f"other candidates ({120 - picks})" in text
+    assert "cut at 0.5" in text
+    assert f"a: {picks} picks" in files[1].read_text()
+    scores = files[2].read_bytes()
+    Path("a.mrc").rename("a.away")
+    files[1].unlink()
+    _, _, err = cetpick("report", "out", "--plots", "svg")
+    assert "no plots of a: " in err
+    assert files[2].read_bytes() == scores
+    assert not files[1].exists()
+
+
+def test_plots_for_slides_and_papers(tmp_path: Path) -> None:
+    curves = [{"name": "Final training", "value": "loss", "lines": [[[1, 2.0], [2, 1.0]]]}]
+    for kind in plots.KINDS:
+        plots.plot_training(tmp_path / f"training.{kind}", curves)
+    with Image.open(tmp_path / "training.png") as image:
+        assert image.size == (plots.WIDTH * plots.DPI, plots.HEIGHT * plots.DPI)
+    assert "Final training" in (tmp_path / "training.svg").read_text()
+    assert (tmp_path / "training.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_fifty_tomograms_of_noise_stay_below_15_mb() -> None:
     volume = np.random.default_rng(0).normal(size=(60, 300, 300))
     grid = Grid(shape=volume.shape, voxel_size=10.0)
@@ -322,7 +408,8 @@ def test_fifty_tomograms_of_noise_stay_below_15_mb() -> None:
         repick=("cetpick repick out", ""),
         version="0",
         facts={},
-        curve=[],
+        training={},
+        trained={},
         sections=[section] * 50,
     )
     assert len(render(made).encode()) < 15_000_000

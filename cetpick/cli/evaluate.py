@@ -26,6 +26,12 @@ def evaluate(
         list[float] | None,
         typer.Option(metavar="VOXELS", help="Largest distance of a match; repeatable. Half the diameter, else 5."),
     ] = None,
+    diameter: Annotated[
+        float | None,
+        typer.Option(
+            "--diameter", "-d", metavar="ANGSTROM", help="Of the particle: a match lies within half of it; no --radius."
+        ),
+    ] = None,
     margin: Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Rim that does not count, voxels.")] = None,
     tomogram: opt.TomogramFiles = None,
     shape: Annotated[str | None, typer.Option(metavar="X,Y,Z", help="Size of the tomograms, voxels.")] = None,
@@ -34,6 +40,14 @@ def evaluate(
     which: opt.WhichTomogram = opt.Which.reconstructed,
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a report: curves, and slices with hits and misses.")
+    ] = None,
+    plots: Annotated[
+        opt.PlotKind | None,
+        typer.Option(help="Draw precision against recall as a file too, beside the report."),
+    ] = None,
+    overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
 ) -> None:
     """Compare picks with reference coordinates: average precision, F1, localisation error; several tomograms pooled.
@@ -47,14 +61,17 @@ def evaluate(
 
       cetpick evaluate picks --truth truths --radius 5 --radius 10 --json
 
-      cetpick evaluate t2.csv --truth t2.mod --margin 21,21,0 --tomogram t2.rec
+      cetpick evaluate t2.csv --truth t2.mod --margin 21,21,0 --tomogram t2.rec --diameter 250
+
+      cetpick evaluate picks --truth truths --report evaluation.html
     """
     from cetpick.workflows.evaluate import run_evaluate
     from cetpick.workflows.inputs import InputOptions
 
     summary = run_evaluate(
         picks, truth, radii=radius or [], margin=opt.triple(margin, "--margin"), size=opt.size(shape, "--shape"),
-        tomograms=tomogram or [], threshold=threshold,
+        diameter=diameter, tomograms=tomogram or [], threshold=threshold, report=report,
+        plots=plots and plots.value, overwrite=overwrite,
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
     )  # fmt: skip
     if as_json:
@@ -68,31 +85,25 @@ def evaluate(
     typer.echo(f"radius of a match: {summary.radius_is}")
     for result in summary.results:
         typer.echo(_heading(summary, result))
-        opt.print_table(_rows(summary, result, cut="tool's cut" if threshold is None else "--threshold"))
+        opt.print_table(_rows(summary, result))
+    for name, why in summary.lacking.items():
+        typer.echo(f"no slices of {name}: {why}", err=True)
+    files = {"report": summary.report, "plot": summary.plot}
+    if summary.report is not None:
+        typer.echo("\n" + ", ".join(f"{what}: {file}" for what, file in files.items() if file))
 
 
 def _heading(summary: EvaluateSummary, result: Result) -> str:
     parts = [f"AP {result.average_precision:.4f}"] if summary.scored else []
     if result.localisation_error is not None:
-        parts.append(f"localisation error {_length(summary, result.localisation_error)} RMS")
+        parts.append(f"localisation error {summary.length(result.localisation_error)} RMS")
     if result.ignored_picks or result.ignored_truths:
         parts.append(f"ignored in the margin: {result.ignored_picks} picks, {result.ignored_truths} reference points")
-    return "\n" + "; ".join([f"radius {_length(summary, result.radius)}", *parts])
+    return "\n" + "; ".join([f"radius {summary.length(result.radius)}", *parts])
 
 
-def _length(summary: EvaluateSummary, voxels: float) -> str:
-    angstrom = summary.angstrom(voxels)
-    return f"{voxels:.4g} voxels" + ("" if angstrom is None else f" ({angstrom:.4g} A)")
-
-
-def _rows(summary: EvaluateSummary, result: Result, *, cut: str) -> list[dict[str, Any]]:
+def _rows(summary: EvaluateSummary, result: Result) -> list[dict[str, Any]]:
     """A row for each set of picks."""
-    common = summary.thresholds[0] if len(set(summary.thresholds)) == 1 else None
-    scores = [
-        *([("best F1", result.best, result.best.threshold)] if summary.scored else []),
-        *([(cut, result.at_threshold, common)] if result.at_threshold else []),
-        ("all", result.all_picks, None),
-    ]
     return [
         {
             "picks": name,
@@ -104,5 +115,5 @@ def _rows(summary: EvaluateSummary, result: Result, *, cut: str) -> list[dict[st
             "recall": f"{score.recall:.4f}",
             "F1": f"{score.f1:.4f}",
         }
-        for name, score, threshold in scores
+        for name, score, threshold in summary.sets(result)
     ]

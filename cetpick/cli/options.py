@@ -51,6 +51,14 @@ class StarFlavour(StrEnum):
     warp = "warp"
 
 
+class PlotKind(StrEnum):
+    """--plots."""
+
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
 Tomograms = Annotated[
     list[Path],
     typer.Argument(
@@ -102,6 +110,10 @@ Slab = Annotated[
     tuple[float, float] | None,
     typer.Option(metavar="FROM TO", help="Learn and pick only between these distances along z, angstrom."),
 ]
+KeepGold = Annotated[
+    bool,
+    typer.Option("--keep-gold", help="Look for particles in gold, too, and what else is far denser than the labels."),
+]
 WhichTomogram = Annotated[Which, typer.Option(help="Which tomograms of a tomograms.star.")]
 Names = Annotated[Naming, typer.Option(help="Name tomograms by file, or by parent folder and file.")]
 Binned = Annotated[
@@ -122,7 +134,10 @@ TomogramFiles = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped, if there is one.")]
-NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out report.html and its pictures.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the report and its pictures.")]
+Plots = Annotated[
+    PlotKind | None, typer.Option(help="Draw charts and slices as files too, in plots/ beside the report.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 

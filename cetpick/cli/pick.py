@@ -47,6 +47,7 @@ def pick(
     binned: opt.Binned = None,
     mask: opt.Mask = None,
     slab: opt.Slab = None,
+    keep_gold: opt.KeepGold = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Pick the I-th of N parts of the tomograms; then `cetpick collect OUT`."),
@@ -96,7 +97,8 @@ def pick(
             settings=PickSettings(threshold=threshold, precision=target_precision, top=top),
             star=star.value if star else None,
             options=InputOptions(
-                voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab
+                voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab,
+                keep_gold=keep_gold,
             ),
             device=device, threads=threads, memory=memory * 2**30 if memory else None,
             shard=Shard.parse(shard) if shard else None, resume=resume,

@@ -12,6 +12,7 @@ from cetpick.cli import options as opt
 
 def report(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cetpick pick`.")],
+    plots: opt.Plots = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -21,12 +22,14 @@ def report(
 
     Examples:
       cetpick report picks
+
+      cetpick report picks --plots svg
     """
     from cetpick.cli.progress import reporting
     from cetpick.workflows.report import run_report
 
     with reporting(quiet=quiet) as reporter:
-        summary = run_report(output, say=reporter.say)
+        summary = run_report(output, plots=plots and plots.value, say=reporter.say)
     if as_json:
         opt.print_json(vars(summary) | {"next": [vars(step) for step in summary.next]})
         return
@@ -38,4 +41,8 @@ def report(
         typer.echo(f"\n{step.program} ({step.where}): {step.text}")
         for command in step.commands:
             typer.echo(f"  {command}")
+    for name, why in summary.not_plotted.items():
+        typer.echo(f"no plots of {name}: {why}", err=True)
+    if summary.plots:
+        typer.echo(f"\nplots: {len(summary.plots)} files in {summary.plots[0].parent}")
     typer.echo(f"\nresults: {summary.file}: {summary.tomograms} tomograms, pictures of {len(summary.pictured)}")

@@ -28,12 +28,14 @@ def train(
     binned: opt.Binned = None,
     mask: opt.Mask = None,
     slab: opt.Slab = None,
+    keep_gold: opt.KeepGold = False,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Train on a few labelled particles and write one self-contained model file.
+    """Train on a few labelled particles and write one self-contained model file, and a report beside it.
 
     Examples:
       cetpick train tomo1.rec --labels tomo1.mod --diameter 250 -o ribosome.safetensors
@@ -49,16 +51,27 @@ def train(
 
     settings = TrainSettings(mode=mode.value, diameter=diameter, steps=steps, count_hint=count_hint, seed=seed)
     inputs = InputOptions(
-        voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab
+        voxel_size=voxel_size,
+        which=which.value,
+        names=names.value,
+        binned=binned,
+        mask=mask,
+        slab=slab,
+        keep_gold=keep_gold,
     )
     with reporting(quiet=quiet) as reporter:
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
-            resume=resume, overwrite=overwrite, reject=reject or [], progress=reporter.step,
+            resume=resume, overwrite=overwrite, report=not no_report, reject=reject or [],
+            progress=reporter.step,
         )  # fmt: skip
     if as_json:
-        opt.print_json({"model": summary.model, "record": summary.record, **summary.settings.to_dict()})
+        opt.print_json(
+            {"model": summary.model, "record": summary.record, "report": summary.report, **summary.settings.to_dict()}
+        )
     else:
         before = " before" if summary.done_before else ""
         rejected = f" and {summary.rejected} rejected places" if summary.rejected else ""
         typer.echo(f"{summary.model}: trained{before} on {summary.labels} labels{rejected}, {summary.settings.told}")
+        if summary.report is not None:
+            typer.echo(f"report: {summary.report}")

@@ -1,4 +1,4 @@
-"""Pictures of labels on their tomogram: slices with circles, and the average of what is labelled.
+"""Pictures of labels or picks on their tomogram: slices with circles, and the average of what is labelled.
 
 matplotlib is imported where it is used: commands that draw nothing do without it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Image = NDArray[np.float32]
 
 WIDTH, DPI = 12.0, 110
-"""Inches, and pixels an inch, of every picture."""
+"""Inches, and pixels an inch, of every picture to look at."""
 LOWEST, HIGHEST = 1.2, 6.0
 """Inches that a row of pictures takes."""
 TITLE_WIDTH = 130
@@ -40,6 +40,8 @@ GREYS = 0.5, 99.5
 """Percentiles that become black and white."""
 COLOUR = "#ffb000"
 """Of circles: neither on a grey scale nor hard to tell for the colour-blind."""
+SCORES = ("#2882ff", "#ffffff", "#ffaa00")
+"""Of circles whose score is 0, 0.5 and 1; so are those of the report."""
 GRAZED = 0.9
 """Of the radius: balls farther from the middle of a slab are not drawn."""
 BOX = 2.5
@@ -53,25 +55,40 @@ PLANES = ((0, 1), (0, 2), (1, 2))
 AXES = "xyz"
 
 
-def draw_labels(path: Path, data: NDArray[Any], grid: Grid, xyz: Points, *, diameter: float, title: str) -> None:
+def draw_labels(
+    path: Path,
+    data: NDArray[Any],
+    grid: Grid,
+    xyz: Points,
+    *,
+    diameter: float,
+    title: str,
+    scores: NDArray[np.float64] | None = None,
+    what: str = "labels",
+    dpi: float = DPI,
+) -> None:
     """Draw slabs along the three axes through the places with most labels, with a circle for each label nearby.
 
     A circle is the section of a ball of the particle's diameter with the middle of the slab; balls that are only
     grazed, and labels outside of the volume, are left out.
 
     Args:
-        path: PNG file.
+        path: the file; its ending tells the format.
         data: (z, y, x) as stored.
         grid: of `data`.
         xyz: labels (n, 3) in voxels.
         diameter: of the particle, angstrom.
         title: above the picture.
+        scores: (n,) from 0 to 1, told by the colour of the circles.
+        what: they are called.
+        dpi: pixels an inch.
 
     Raises:
         CetpickError: the file cannot be written.
     """
     voxels = diameter / grid.voxel_size
-    xyz = xyz[grid.contains(xyz)]
+    inside = grid.contains(xyz)
+    xyz, colours = xyz[inside], _colours(scores)[inside] if scores is not None else np.full(inside.sum(), COLOUR)
     counts = 3, 2, 2
     heights = [
         min(max(WIDTH / count * grid.size[v] / grid.size[h], LOWEST), HIGHEST) + HEADINGS
@@ -83,22 +100,32 @@ def draw_labels(path: Path, data: NDArray[Any], grid: Grid, xyz: Points, *, diam
         (axis,) = {0, 1, 2} - {*plane}
         for column, place in enumerate(fullest_places(xyz[:, axis], grid.size[axis], SLAB * voxels, count)):
             panel = figure.add_subplot(rows[row, column * 6 // count : (column + 1) * 6 // count])
-            _draw_slab(panel, data, grid, xyz, plane, place, voxels)
-    _save(figure, path)
+            _draw_slab(panel, data, grid, xyz, plane, place, voxels, colours=colours, what=what)
+    if scores is not None:
+        _explain_scores(figure)
+    save(figure, path, dpi=dpi)
 
 
 def draw_averages(
-    path: Path, data: NDArray[Any], grid: Grid, sets: Mapping[str, Points], *, diameter: float, title: str
+    path: Path,
+    data: NDArray[Any],
+    grid: Grid,
+    sets: Mapping[str, Points],
+    *,
+    diameter: float,
+    title: str,
+    dpi: float = DPI,
 ) -> None:
     """Draw the average sub-volume at each set of points, in three central slices, on one grey scale.
 
     Args:
-        path: PNG file.
+        path: the file; its ending tells the format.
         data: (z, y, x) as stored.
         grid: of `data`.
         sets: points (n, 3) in voxels, by what they are.
         diameter: of the particle, angstrom.
         title: above the picture.
+        dpi: pixels an inch.
 
     Raises:
         CetpickError: the file cannot be written.
@@ -121,7 +148,7 @@ def draw_averages(
             panel.set_title(f"{name} ({count} of {len(sets[name])})" if column == 0 else name)
             _circle(panel, 0, 0, voxels / 2)
             _finish(panel, plane, grid.voxel_size, 2 * middle + 1)
-    _save(figure, path)
+    save(figure, path, dpi=dpi)
 
 
 def fullest_places(positions: NDArray[np.float64], size: int, thickness: float, count: int) -> list[float]:
@@ -177,7 +204,16 @@ def average_box(data: NDArray[Any], xyz: Points, half: int) -> tuple[Image, int]
 
 
 def _draw_slab(
-    panel: Axes, data: NDArray[Any], grid: Grid, xyz: Points, plane: tuple[int, int], place: float, voxels: float
+    panel: Axes,
+    data: NDArray[Any],
+    grid: Grid,
+    xyz: Points,
+    plane: tuple[int, int],
+    place: float,
+    voxels: float,
+    *,
+    colours: NDArray[Any],
+    what: str,
 ) -> None:
     (axis,) = {0, 1, 2} - {*plane}
     thickness = max(1, round(SLAB * voxels))
@@ -187,12 +223,12 @@ def _draw_slab(
     image = _smoothed(_filled(np.asarray(data[tuple(chosen)], np.float32)).mean(axis=2 - axis), voxels)
     panel.imshow(image, cmap="gray", origin="lower", interpolation="bilinear", clim=_grey_range(image))
     middle = first + (thickness - 1) / 2
-    near = xyz[np.abs(xyz[:, axis] - middle) < GRAZED * voxels / 2]
-    for point in near:
+    near = np.abs(xyz[:, axis] - middle) < GRAZED * voxels / 2
+    for point, colour in zip(xyz[near], colours[near], strict=True):
         radius = float(np.sqrt((voxels / 2) ** 2 - (point[axis] - middle) ** 2))
-        _circle(panel, point[plane[0]], point[plane[1]], radius)
+        _circle(panel, point[plane[0]], point[plane[1]], radius, colour)
     panel.set_title(
-        f"{AXES[axis]} = {middle:.0f}, {thickness * grid.voxel_size / 10:.0f} nm thick; labels: {len(near)}"
+        f"{AXES[axis]} = {middle:.0f}, {thickness * grid.voxel_size / 10:.0f} nm thick; {what}: {near.sum()}"
     )
     panel.set_xlim(-0.5, grid.size[plane[0]] - 0.5)
     panel.set_ylim(-0.5, grid.size[plane[1]] - 0.5)
@@ -208,10 +244,10 @@ def _figure(height: float, title: str) -> Figure:
     return figure
 
 
-def _circle(panel: Axes, x: float, y: float, radius: float) -> None:
+def _circle(panel: Axes, x: float, y: float, radius: float, colour: Any = COLOUR) -> None:
     from matplotlib.patches import Circle
 
-    panel.add_patch(Circle((x, y), radius, fill=False, edgecolor=COLOUR, linewidth=1.2))
+    panel.add_patch(Circle((x, y), radius, fill=False, edgecolor=colour, linewidth=1.2))
 
 
 def _finish(panel: Axes, plane: tuple[int, int], voxel_size: float, width: int) -> None:
@@ -257,6 +293,35 @@ def _grey_range(image: Image) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+def _colours(scores: NDArray[np.float64]) -> NDArray[Any]:
+    """Of circles, (n, 4) red, green, blue, alpha."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return np.asarray(LinearSegmentedColormap.from_list("scores", SCORES)(scores))
+
+
+def _explain_scores(figure: Figure) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    shades = ScalarMappable(Normalize(0, 1), LinearSegmentedColormap.from_list("scores", SCORES))
+    bar = figure.colorbar(shades, ax=figure.axes, location="bottom", shrink=0.25, aspect=30)
+    bar.set_label("score", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def save(figure: Figure, path: Path, *, dpi: float) -> None:
+    """Write a figure in the format of the file's ending: text stays text, and no date makes two files differ.
+
+    Raises:
+        CetpickError: the file cannot be written.
+    """
+    from matplotlib import rc_context
+
+    kind = path.suffix[1:]
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with (
+        replacing(path) as temporary,
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "cetpick", "pdf.fonttype": 42}),
+    ):
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=dates.get(kind))

@@ -22,7 +22,7 @@ from cetpick.report.overlay import AXES, GREYS, PLANES, SLAB, SMOOTHING
 
 Floats = NDArray[np.float32]
 
-FORMAT = 1
+FORMAT = 2
 """Of a view; one of another format is not used."""
 SIDE = 288
 """Pixels along the longer side of a slice."""
@@ -43,6 +43,9 @@ CORE, SHELL = 0.35, (0.8, 1.2)
 QUALITIES = ((1, 75), (1, 60), (1, 45), (0.85, 45), (0.85, 30), (0.7, 30), (0.55, 30), (0.4, 30), (0.25, 30))
 """Share of SIDE, and quality of JPEG: the first one at which the slices of a tomogram need no more than MOST_BYTES."""
 MOST_BYTES = 195_000
+"""Of the slices of a tomogram, with what is left out of them."""
+MASK_SIDE = SIDE // 2
+"""Pixels along the longer side of the picture of what is left out."""
 
 
 def make_view(
@@ -59,8 +62,7 @@ def make_view(
         picks: how many of the candidates are picks.
 
     Returns:
-        Values for JSON. `planes`: of xy, xz and yz the slices, each with the place of its middle in stored voxels and
-        its picture, all with the vertical axis upwards; `thumbs`: one picture of all sub-volumes, projected along z,
+        Values for JSON. `planes`: see make_planes; `thumbs`: one picture of all sub-volumes, projected along z,
         and which candidates they are; `average`: of the best candidates, three central slices, and its radial profile
         in angstrom and standard deviations of the tomogram's grey values; `contrast` of its middle against the shell
         around it in the same unit, None without candidates.
@@ -69,7 +71,7 @@ def make_view(
     centres = (xyz[:, ::-1] + 0.5) * (grid.voxel_size / sizes) - 0.5
     view = {
         "format": FORMAT,
-        "planes": _planes(prepared.volume, sizes, grid, diameter),
+        "planes": make_planes(prepared, grid, diameter=diameter),
         "thumbs": _thumbs(prepared.volume, centres, shown_candidates(scores, picks), sizes, diameter),
     }
     return view | _average(prepared.volume, centres[: min(max(picks, ROW), MOST_AVERAGED)], sizes, diameter)
@@ -93,8 +95,15 @@ def shown_candidates(scores: NDArray[np.float64], picks: int) -> list[int]:
     return sorted(place for place in places if 0 <= place < n)
 
 
-def _planes(volume: Floats, sizes: NDArray[np.float64], grid: Grid, diameter: float) -> dict[str, Any]:
-    """Slices of the three planes, at the best quality that MOST_BYTES allows."""
+def make_planes(prepared: Prepared, grid: Grid, *, diameter: float) -> dict[str, Any]:
+    """Slices of the three planes, at the best quality that MOST_BYTES allows; arguments as of make_view.
+
+    Returns:
+        By plane, xy, xz and yz: `at`, the places of the middles of its slices, and their `thickness`, in stored voxels;
+        `slices`, their pictures, and `left_out`, pictures that are black where nothing counts and clear elsewhere, None
+        where all does. The vertical axis points upwards.
+    """
+    volume, sizes = prepared.volume, np.array(prepared.voxel_size)
     planes: dict[str, Any] = {}
     greys: dict[str, list[NDArray[np.uint8]]] = {}
     coded: dict[str, list[str]] = {}
@@ -105,27 +114,32 @@ def _planes(volume: Floats, sizes: NDArray[np.float64], grid: Grid, diameter: fl
         thickness = max(1, round(SLAB * diameter / sizes[working]))
         count = min(SLICES[name], max(1, volume.shape[working] // thickness))
         firsts = np.linspace(0, volume.shape[working] - min(thickness, volume.shape[working]), count + 2)[1:-1]
-        slabs, places = [], []
+        slabs, places, left_out = [], [], []
         for first in np.rint(firsts).astype(int):
-            slab = volume.take(range(first, min(first + thickness, volume.shape[working])), axis=working)
+            part = range(first, min(first + thickness, volume.shape[working]))
+            slab = volume.take(part, axis=working)
             in_plane = np.delete(sizes, working)
             slabs.append(ndimage.gaussian_filter(slab.mean(axis=working), SMOOTHING * diameter / in_plane))
             middle = first + (slab.shape[working] - 1) / 2
             places.append(round(float((middle + 0.5) * sizes[working] / grid.voxel_size - 0.5), 2))
+            valid = None if prepared.valid is None else prepared.valid.take(part, axis=working)
+            left_out.append(None if valid is None else _left_out(valid.mean(axis=working) < 0.5, plane, grid))
         greys[name] = _greys(slabs)
         planes[name] = {
             "at": places,
+            "left_out": left_out,
             "thickness": round(thickness * float(sizes[working]) / grid.voxel_size, 2),
         }
+    most = MOST_BYTES - sum(len(mask or "") for plane in planes.values() for mask in plane["left_out"])
     middles = {name: images[len(images) // 2 :][:1] for name, images in greys.items()}
     for share, quality in QUALITIES:
         # the middle slices tell how large all will be, so that most qualities are not tried on all of them
         likely = sum(
             len(code) * len(greys[name]) for name, (code,) in _coded_slices(middles, grid, share, quality).items()
         )
-        if likely <= MOST_BYTES:
+        if likely <= most:
             coded = _coded_slices(greys, grid, share, quality)
-            if sum(len(code) for codes in coded.values() for code in codes) <= MOST_BYTES:
+            if sum(len(code) for codes in coded.values() for code in codes) <= most:
                 break
     for name, codes in coded.items():
         planes[name]["slices"] = codes
@@ -142,6 +156,16 @@ def _coded_slices(
         name = AXES[plane[0]] + AXES[plane[1]]
         coded[name] = [_jpeg(_picture(image, (width, height)), quality) for image in greys[name]]
     return coded
+
+
+def _left_out(mask: NDArray[np.bool_], plane: tuple[int, int], grid: Grid) -> str | None:
+    """What is left out of a slice, (vertical, horizontal), as a PNG of one bit a pixel; None for nothing."""
+    if not mask.any():
+        return None
+    width, height = (max(1, round(MASK_SIDE * grid.size[axis] / max(grid.size))) for axis in plane)
+    image = _picture(mask.astype(np.uint8) * 255, (width, height)).point(lambda grey: grey > 127)
+    image.putpalette([0] * 6)
+    return _coded(image, "png", optimize=True, bits=1, transparency=0)
 
 
 def _thumbs(

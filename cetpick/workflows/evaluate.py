@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cetpick.config import ParticleClass
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.formats import HANDLERS, recognise
@@ -22,6 +23,9 @@ from cetpick.peaks import suppress
 from cetpick.records import Coordinates, TomogramInfo
 from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
+from cetpick.workflows.record import RunRecord, prepare_output
+from cetpick.workflows.report_evaluation import plot_file, write_evaluation_report
+from cetpick.workflows.results import view_file
 
 DEFAULT_RADIUS = 5.0
 """Voxels."""
@@ -40,6 +44,8 @@ class PickRun:
         diameter: of the particle, angstrom.
         size: voxels along x, y, z.
         separation: no pick is nearer to a better one than this fraction of the diameter; None: as candidates are.
+        view: where its pictures are, if the report was made.
+        excluded: voxels that were left out, by the reason.
     """
 
     threshold: float
@@ -47,6 +53,8 @@ class PickRun:
     diameter: float
     size: tuple[int, int, int] | None
     separation: float | None = None
+    view: Path | None = None
+    excluded: Mapping[str, int] = field(default_factory=dict)
 
     def thinned(self, candidates: Coordinates) -> Coordinates:
         """The candidates that `cetpick repick --separation` has left."""
@@ -64,12 +72,14 @@ class PointSet:
     Attributes:
         tomogram: its name.
         source: the file.
+        origin: what the user named: that file, or its folder.
         coordinates: the points.
         run: the run of `cetpick pick` that made them, if one did.
     """
 
     tomogram: str
     source: Path
+    origin: Path
     coordinates: Coordinates
     run: PickRun | None = None
 
@@ -89,7 +99,12 @@ class EvaluateSummary:
         scored: the picks have scores; without them average precision and best F1 mean nothing.
         voxel_size: angstrom, when it is known and the same in all tomograms.
         radius_is: where the radius comes from.
+        cut_is: whose the thresholds are.
         results: one for each radius.
+        scenes: what was compared, by tomogram.
+        report: the report, if one was asked for.
+        plot: precision against recall as a file, likewise.
+        lacking: why it has no slices, by tomogram.
     """
 
     tomograms: list[tuple[PointSet, PointSet]]
@@ -97,7 +112,12 @@ class EvaluateSummary:
     scored: bool
     voxel_size: float | None
     radius_is: str
+    cut_is: str
     results: list[Result]
+    scenes: list[Scene]
+    report: Path | None = None
+    plot: Path | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -112,12 +132,27 @@ class EvaluateSummary:
             ],
             "voxel_size": self.voxel_size,
             "radius_is": self.radius_is,
+            **({} if self.report is None else {"report": str(self.report), "lacking": self.lacking}),
             "results": [self._result(result) for result in self.results],
         }
 
     def angstrom(self, voxels: float | None) -> float | None:
         """A length in angstrom, None when unknown."""
         return None if voxels is None or self.voxel_size is None else voxels * self.voxel_size
+
+    def length(self, voxels: float) -> str:
+        """A length in words."""
+        angstrom = self.angstrom(voxels)
+        return f"{voxels:.4g} voxels" + ("" if angstrom is None else f" ({angstrom:.4g} A)")
+
+    def sets(self, result: Result) -> list[tuple[str, Score, float | None]]:
+        """The sets of picks that a result judges: name, worth and threshold."""
+        common = self.thresholds[0] if len(set(self.thresholds)) == 1 else None
+        return [
+            *([("best F1", result.best, result.best.threshold)] if self.scored else []),
+            *([(self.cut_is, result.at_threshold, common)] if result.at_threshold else []),
+            ("all", result.all_picks, None),
+        ]
 
     def _result(self, result: Result) -> dict[str, Any]:
         return {
@@ -139,11 +174,15 @@ def run_evaluate(
     truth: Sequence[Path],
     *,
     radii: Sequence[float] = (),
+    diameter: float | None = None,
     margin: Margin | None = None,
     size: tuple[int, int, int] | None = None,
     tomograms: Sequence[Path] = (),
     threshold: float | None = None,
     options: InputOptions | None = None,
+    report: Path | None = None,
+    plots: str | None = None,
+    overwrite: bool = False,
 ) -> EvaluateSummary:
     """Compare picks with reference coordinates, several tomograms pooled.
 
@@ -151,15 +190,21 @@ def run_evaluate(
         picks: coordinate files, folders of them, and output folders of `cetpick pick`.
         truth: coordinate files named like the tomograms, and folders of them; of several files for one tomogram in a
             folder the one that ends in _truth or _reference.
-        radii: of a match, voxels; by default half the diameter, if an output folder tells it, else DEFAULT_RADIUS.
+        radii: of a match, voxels; by default half the diameter, if it is known, else DEFAULT_RADIUS.
+        diameter: of the particle, angstrom, in the place of that which output folders tell.
         margin: x, y, z voxels along the faces of the volume that do not count.
         size: of all volumes along x, y, z, voxels.
         tomograms: tomogram files and tomograms.star files, in the place of `size`.
         threshold: the score from which candidates are picks, in the place of the tool's own.
         options: how to read the inputs.
+        report: HTML file to write the report to.
+        plots: draw precision against recall as a file in plots/ beside it, png, svg or pdf.
+        overwrite: replace an earlier one.
 
     Raises:
-        InputError: unusable input, nothing to compare, or a margin without the volume's size.
+        InputError: unusable input, nothing to compare, a margin without the volume's size, or a diameter without
+            voxel size; nothing was written.
+        CetpickError: the report cannot be written.
 
     Warns:
         CetpickWarning: picks without truth and truth without picks, by name; voxel sizes that disagree; no scores.
@@ -167,25 +212,49 @@ def run_evaluate(
     options = options or InputOptions()
     if size is not None and tomograms:
         raise InputError("the size is given twice", cure="give either --tomogram or --shape")
-    infos = open_grids(tomograms, options)
-    pairs = pair_by_name(
-        read_point_sets(picks, infos, binned=options.binned),
-        read_point_sets(truth, infos, binned=options.binned, preferred=TRUTH_ENDINGS),
-    )
-    scored = _are_scored([found for found, _ in pairs], threshold)
-    scenes = [_scene(found, wanted, infos, size, threshold) for found, wanted in pairs]
-    voxel_size = options.voxel_size or _common([found.voxel_size or wanted.voxel_size for found, wanted in pairs])
-    radius_is = "as given"
-    if not radii:
-        radii, radius_is = _default_radius([found for found, _ in pairs], voxel_size)
-    return EvaluateSummary(
-        tomograms=pairs,
-        thresholds=[scene.threshold for scene in scenes],
-        scored=scored,
-        voxel_size=voxel_size,
-        radius_is=radius_is,
-        results=[evaluate(scenes, radius, margin) for radius in radii],
-    )
+    if radii and diameter is not None:
+        raise InputError(
+            "the radius of a match is given twice",
+            expected="--radius in voxels, or --diameter in angstrom: twice the radius",
+            found=f"--radius {', '.join(f'{radius:g}' for radius in radii)} and --diameter {diameter:g}",
+            cure="give one of them",
+        )
+    if plots is not None and report is None:
+        raise InputError("--plots lie beside the report", cure="add --report FILE.html")
+    if report is not None:
+        names, inputs = [report.name, *([plot_file(plots)] if plots else [])], [*picks, *truth, *tomograms]
+        prepare_output(report.parent, names, overwrite=overwrite, inputs=inputs, option="--report")
+    record = RunRecord("evaluate", {"radii": radii, "diameter": diameter, "margin": margin, "inputs": options})
+    with record.keeping_warnings():
+        infos = open_grids(tomograms, options)
+        pairs = pair_by_name(
+            read_point_sets(picks, infos, binned=options.binned),
+            read_point_sets(truth, infos, binned=options.binned, preferred=TRUTH_ENDINGS),
+        )
+        scored = _are_scored([found for found, _ in pairs], threshold)
+        scenes = [_scene(found, wanted, infos, size, threshold) for found, wanted in pairs]
+        voxel_size = options.voxel_size or _common([found.voxel_size or wanted.voxel_size for found, wanted in pairs])
+        radius_is = "as given"
+        known = diameter or _common([found.run.diameter if found.run else None for found, _ in pairs])
+        if not radii:
+            radii, radius_is = _radius(diameter, known, voxel_size)
+        summary = EvaluateSummary(
+            tomograms=pairs,
+            thresholds=[scene.threshold for scene in scenes],
+            scored=scored,
+            voxel_size=voxel_size,
+            radius_is=radius_is,
+            cut_is="tool's cut" if threshold is None else "--threshold",
+            results=[evaluate(scenes, radius, margin) for radius in radii],
+            scenes=scenes,
+        )
+        if report is not None:
+            plot = report.parent / plot_file(plots) if plots else None
+            lacking = write_evaluation_report(
+                report, summary, infos, record.values, margin=margin, diameter=known, plot=plot
+            )
+            summary = replace(summary, report=report, plot=plot, lacking=lacking)
+    return summary
 
 
 def read_point_sets(
@@ -206,9 +275,9 @@ def read_point_sets(
     Raises:
         InputError: an unusable file, or two files with points in one tomogram.
     """
-    files = [item for path in paths for item in _files(path, preferred)]
+    files = [(path, *item) for path in paths for item in _files(path, preferred)]
     sets: dict[str, PointSet] = {}
-    for file, name, run in files:
+    for path, file, name, run in files:
         known = _tomograms_of(file, name, infos, alone=len(files) == 1)
         for record in read_coordinates(file, tomograms=known, binned=binned):
             tomogram = record.tomogram or name
@@ -220,7 +289,7 @@ def read_point_sets(
                     cure="give one of them",
                 )
             coordinates = run.thinned(record) if run else record
-            sets[tomogram] = PointSet(tomogram=tomogram, source=file, coordinates=coordinates, run=run)
+            sets[tomogram] = PointSet(tomogram=tomogram, source=file, origin=path, coordinates=coordinates, run=run)
     return sets
 
 
@@ -275,6 +344,8 @@ def read_run(folder: Path) -> dict[str, PickRun]:
                 diameter=diameter,
                 size=_size(entry.get("size")),
                 separation=entry.get("separation"),
+                view=view_file(folder, str(name)),
+                excluded=entry.get("excluded_voxels", {}),
             )
             for name, entry in record["tomograms"].items()
         }
@@ -370,8 +441,22 @@ def _scene(
     )
 
 
-def _default_radius(picks: Sequence[PointSet], voxel_size: float | None) -> tuple[tuple[float], str]:
-    diameter = _common([item.run.diameter if item.run else None for item in picks])
+def _radius(given: float | None, diameter: float | None, voxel_size: float | None) -> tuple[tuple[float], str]:
+    """Half the diameter, in voxels, and in words where it comes from.
+
+    Args:
+        given: the diameter that the user gave, angstrom, if so.
+        diameter: that, or the one of the picks, if it is known.
+        voxel_size: angstrom.
+    """
+    if given is not None:
+        ParticleClass(diameter=given)  # checks it
+        if voxel_size is None:
+            raise InputError(
+                "--diameter needs the voxel size, which is not known or not the same in all tomograms",
+                expected="angstrom a voxel",
+                cure="give --voxel-size ANGSTROM or --tomogram FILE, or --radius in voxels",
+            )
     if diameter is None or voxel_size is None:
         return (DEFAULT_RADIUS,), f"the default of {DEFAULT_RADIUS:g} voxels"
     return (diameter / 2 / voxel_size,), f"half the diameter of {diameter:g} angstrom"

@@ -44,6 +44,7 @@ class InputOptions:
         mask: a volume that is above 0 where particles are looked for, or a folder with one for each tomogram, called
             like it; see find_mask.
         slab: from and to along z, angstrom, where they are looked for.
+        keep_gold: do not look for gold.
     """
 
     voxel_size: float | None = None
@@ -52,6 +53,7 @@ class InputOptions:
     binned: bool | None = None
     mask: Path | None = None
     slab: tuple[float, float] | None = None
+    keep_gold: bool = False
 
 
 def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
@@ -61,7 +63,7 @@ def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
         InputError: there is no mask for it, or the slab is none.
     """
     if options.mask is None and options.slab is None:
-        return info
+        return replace(info, region=Region(keep_gold=options.keep_gold))
     mask = None if options.mask is None else find_mask(options.mask, info)
     if options.slab is not None and not 0 <= options.slab[0] < options.slab[1]:
         low, high = options.slab
@@ -72,7 +74,8 @@ def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
             cure="give both from the tomogram's first slice, such as --slab 300 900",
         )
     version = None if mask is None else size_and_time(mask)
-    return replace(info, region=Region(mask=mask, mask_version=version, slab=options.slab))
+    region = Region(mask=mask, mask_version=version, slab=options.slab, keep_gold=options.keep_gold)
+    return replace(info, region=region)
 
 
 def find_mask(path: Path, info: TomogramInfo) -> Path:

@@ -50,6 +50,7 @@ from cetpick.workflows.record import (
     read_record,
     record_beside,
     refuse_earlier,
+    report_beside,
     size_and_time,
 )
 from cetpick.workflows.report import keep_view
@@ -272,6 +273,7 @@ def run_pick(
                     threads=threads,
                     resume=resume,
                     overwrite=overwrite,
+                    report=report,
                     progress=progress,
                 )
         maker, cut, model_settings = _aim(used, settings)
@@ -442,6 +444,7 @@ class _Batch:
             labels=job.labels.tolist(),
             rejected=job.rejected.tolist(),
             rejected_candidates=int(refused.sum()),
+            excluded_picks=candidates.attrs.get("excluded", 0),
             warnings=job.warnings,
             cut=self.plan.cut,
         )
@@ -502,7 +505,8 @@ def _prepare(
         names += [str(path.relative_to(output)) for path in files]
     inputs = [*tomograms, *(job.info.path for job in jobs)]
     if training is not None:
-        names += ["model.safetensors", record_beside(Path("model.safetensors")).name]
+        made = Path("model.safetensors")
+        names += [made.name, record_beside(made).name, report_beside(made).name]
         inputs += [*training.tomograms, *training.labels]
     prepare_output(output, names, overwrite=True, inputs=[*inputs, *([model] if model else [])])
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -181,12 +181,26 @@ def record_beside(model: Path) -> Path:
     return model.with_name(f"{model.stem}.run.json")
 
 
+def versions(values: Mapping[str, Any]) -> str:
+    """Of cetpick, Python and packages, for people, from the record of a run."""
+    return f"cetpick {values['cetpick']}, Python {values['python']}, " + ", ".join(
+        f"{name} {version}" for name, version in values["packages"].items()
+    )
+
+
+def report_beside(model: Path) -> Path:
+    """Where the report of a training is: `<stem>.report.html` beside the model."""
+    return model.with_name(f"{model.stem}.report.html")
+
+
 def checkpoint_beside(model: Path) -> Path:
     """Where the state of a training is kept until the model is written: `<stem>.checkpoint`."""
     return model.with_name(f"{model.stem}.checkpoint")
 
 
-def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+def prepare_output(
+    path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = (), option: str = "-o"
+) -> None:
     """Refuse, before any work, to write where it is impossible, or over an input or the results of an earlier run.
 
     Args:
@@ -194,37 +208,35 @@ def prepare_output(path: Path, names: Sequence[str], *, overwrite: bool, inputs:
         names: what will be written into it.
         overwrite: allow results to be replaced; inputs never are.
         inputs: files that the command reads.
+        option: that names the output, for messages.
 
     Raises:
         InputError: a result or an input is already there, or the folder is a file, lies in a Zarr store, or cannot be
             written to.
     """
+    cure = f"name another with {option}"
     if store := next((folder for folder in (path.absolute(), *path.absolute().parents) if is_store(folder)), None):
-        raise InputError("the output folder would lie in a Zarr store", file=store, cure="name another with -o")
+        raise InputError("the output folder would lie in a Zarr store", file=store, cure=cure)
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
-        raise InputError("a file is where the output folder should be", file=existing, cure="name another with -o")
+        raise InputError("a file is where the output folder should be", file=existing, cure=cure)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise InputError(
-            "the output folder cannot be written to", file=existing, found=error, cure="name another with -o"
-        ) from None
+        raise InputError("the output folder cannot be written to", file=existing, found=error, cure=cure) from None
     for name in names:
         if (path / name).is_dir():
-            raise InputError(
-                "a folder is where a file should be written", file=path / name, cure="name another with -o"
-            )
+            raise InputError("a folder is where a file should be written", file=path / name, cure=cure)
     read = {file.resolve() for file in inputs}
     for name in names:
         if (path / name).resolve() in read:
-            raise InputError("an input would be overwritten", file=path / name, cure="name another folder with -o")
+            raise InputError("an input would be overwritten", file=path / name, cure=cure)
     if not overwrite:
-        refuse_earlier(path, names)
+        refuse_earlier(path, names, option=option)
 
 
-def refuse_earlier(path: Path, names: Iterable[str]) -> None:
+def refuse_earlier(path: Path, names: Iterable[str], *, option: str = "-o") -> None:
     """Refuse to write over the results of an earlier run.
 
     Raises:
@@ -236,7 +248,7 @@ def refuse_earlier(path: Path, names: Iterable[str]) -> None:
             f"already holds {', '.join(present)}",
             file=path,
             expected="a folder without earlier results",
-            cure="name another output with -o, or add --overwrite",
+            cure=f"name another output with {option}, or add --overwrite",
         )
 
 

@@ -39,7 +39,7 @@ from cetpick.io.relion_job import (
 from cetpick.io.table import read_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_tomograms
-from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, write_json
+from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, report_beside, write_json
 from cetpick.workflows.results import DATASET_FILES, RECORDS, RUN_FILE, discard, run_files
 
 POLL, GRACE = 0.5, 20.0
@@ -167,7 +167,7 @@ def _clear(job: RelionJob, inputs: _Inputs, trained: Path) -> None:
         discard(job.folder, info.name)
     stale = [*(job.folder / name for name in DATASET_FILES), *run_files(job.folder)]
     if job.model is None:
-        stale += [trained, record_beside(trained), checkpoint_beside(trained)]
+        stale += [trained, record_beside(trained), report_beside(trained), checkpoint_beside(trained)]
     for path in stale:
         path.unlink(missing_ok=True)
 

@@ -18,10 +18,13 @@ from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.table import read_table
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import Prepared, prepare
+from cetpick.report.frame import MOST_SHOWN, write
 from cetpick.report.handover import NextStep, next_steps
-from cetpick.report.page import Candidates, Page, Section, write_page
+from cetpick.report.page import Candidates, Page, Section, render
+from cetpick.report.training import facts_of
 from cetpick.report.views import FORMAT, make_view
-from cetpick.workflows.record import read_json, read_record, record_beside, write_json
+from cetpick.workflows.plots import write_plots
+from cetpick.workflows.record import read_json, read_record, record_beside, report_beside, versions, write_json
 from cetpick.workflows.results import (
     REPORT_FILE,
     RUN_FILE,
@@ -34,8 +37,6 @@ from cetpick.workflows.results import (
     view_file,
 )
 
-MOST_SHOWN = 50
-"""Tomograms with pictures in a report; bounds its size."""
 EXTREMES = 8
 """Of these the tomograms with the highest, and with the lowest share of particles expected among the picks."""
 FEWEST_TO_COMPARE = 5
@@ -56,6 +57,8 @@ class ReportSummary:
         lacking: why there are no pictures, by tomogram.
         flagged: what is unlike the others, by tomogram.
         next: how other programs take over.
+        plots: pictures as files, if they were asked for.
+        not_plotted: why there are none, by tomogram.
     """
 
     file: Path
@@ -65,13 +68,16 @@ class ReportSummary:
     lacking: dict[str, str] = field(default_factory=dict)
     flagged: dict[str, list[str]] = field(default_factory=dict)
     next: list[NextStep] = field(default_factory=list)
+    plots: list[Path] = field(default_factory=list)
+    not_plotted: dict[str, str] = field(default_factory=dict)
 
 
-def run_report(output: Path, *, say: Callable[[str], None] | None = None) -> ReportSummary:
+def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], None] | None = None) -> ReportSummary:
     """Make report.html anew; pictures that are not there are drawn from the tomograms, where these are the same still.
 
     Args:
         output: folder of results, with run.json.
+        plots: draw pictures as files too, png, svg or pdf; see plots.write_plots.
         say: told in a line of every tomogram that is read.
 
     Raises:
@@ -89,7 +95,11 @@ def run_report(output: Path, *, say: Callable[[str], None] | None = None) -> Rep
     records = [record for name in run.plan.listing if (record := complete_record(output, name, run.plan)) is not None]
     if not records:
         raise InputError("its results are not those of run.json any more", file=output, cure="`cetpick collect` them")
-    return _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None)).write()
+    reporter = _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None))
+    summary = reporter.write()
+    if plots is not None:
+        reporter.plot(plots)
+    return summary
 
 
 def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord]) -> list[Path]:
@@ -244,26 +254,45 @@ class _Reporter:
         cut = plan.cut
         kept = [*([] if cut.top is None else ["--top", str(cut.top)])]
         kept += [] if cut.separation is None else ["--separation", f"{cut.separation:g}"]
-        write_page(
-            summary.file,
-            Page(
-                title=self._output.resolve().name,
-                told=self._told(),
-                calibrated=plan.maker.calibrated,
-                diameter=self._model.diameter,
-                threshold=cut.threshold,
-                repick=(shlex.join(["cetpick", "repick", str(self._output)]), shlex.join(kept)),
-                version=str(self._values["cetpick"]),
-                facts=self._facts(),
-                curve=self._curve(),
-                sections=sections,
-                steps=summary.next,
-                warnings=list(self._values["warnings"]),
-                failures=[*self._values["failures"], *(f"{n}: {why}" for n, why in self._values["missing"].items())],
-                note=self._note(len(shown)),
-            ),
+        training = self._training()
+        page = Page(
+            title=self._output.resolve().name,
+            told=self._told(),
+            calibrated=plan.maker.calibrated,
+            diameter=self._model.diameter,
+            threshold=cut.threshold,
+            repick=(shlex.join(["cetpick", "repick", str(self._output)]), shlex.join(kept)),
+            version=str(self._values["cetpick"]),
+            facts=self._facts(),
+            training=training,
+            trained=self._trained(training) if training else {},
+            sections=sections,
+            steps=summary.next,
+            warnings=list(self._values["warnings"]),
+            failures=[*self._values["failures"], *(f"{n}: {why}" for n, why in self._values["missing"].items())],
+            note=self._note(len(shown)),
         )
+        write(summary.file, render(page))
         return summary
+
+    def plot(self, kind: str) -> None:
+        """Draw pictures as files, of MOST_SHOWN tomograms at most.
+
+        Raises:
+            CetpickError: one cannot be written.
+            OSError: candidates cannot be read.
+        """
+        made = write_plots(
+            self._output,
+            kind,
+            self._records,
+            chosen_tomograms(self._records, self._summary.flagged, most=MOST_SHOWN),
+            model=self._model,
+            cut=self._plan.cut,
+            training=self._training(),
+            say=self._say,
+        )
+        self._summary.plots, self._summary.not_plotted = made.files, made.lacking
 
     def _told(self) -> str:
         """The cut and what it is expected to give."""
@@ -293,6 +322,8 @@ class _Reporter:
             everything=record.expected[0].particles if record.expected else None,
             flags=self._summary.flagged.get(name, []),
             warnings=list(record.warnings),
+            labels=record.labels,
+            rejected=record.rejected,
             candidates=Candidates(
                 xyz=ranked[["x", "y", "z"]].to_numpy(np.float64),
                 scores=ranked["score"].to_numpy(np.float64),
@@ -368,18 +399,25 @@ class _Reporter:
             "Seed": str(model.provenance.get("seed", "not known")),
             "Device": str(values["device"]),
             "Time": f"{sum(record.seconds for record in self._records):.0f} s to pick all tomograms",
-            "Versions": f"cetpick {values['cetpick']}, Python {values['python']}, "
-            + ", ".join(f"{name} {version}" for name, version in values["packages"].items()),
+            "Versions": versions(values),
             "Everything else": "run.json, and records/ for each tomogram: settings, hashes of inputs and results",
         }
 
-    def _curve(self) -> list[dict[str, Any]]:
-        """Points of the training curve: in the record of this run, or in that beside the model."""
+    def _training(self) -> dict[str, Any]:
+        """What is known of the training: from the record of this run, or from that beside the model."""
         beside = (read_record(record_beside(Path(self._values["model_file"]))) or {}).get("training") or {}
         identity = self._model.provenance.get("training")
-        training = self._values.get("training") or (beside if identity and beside.get("identity") == identity else {})
-        curve: list[dict[str, Any]] = training.get("curve") or []
-        return curve
+        training: dict[str, Any] = self._values.get("training") or {}
+        if "curve" not in training and identity and beside.get("identity") == identity:
+            training = beside
+        return training
+
+    def _trained(self, training: Mapping[str, Any]) -> dict[str, str]:
+        """The same for people."""
+        page = report_beside(Path(self._values["model_file"]))
+        return facts_of(training, self._model) | (
+            {"Labels on slices": f"{page}, the report of the training"} if page.exists() else {}
+        )
 
     def _note(self, shown: int) -> str | None:
         """What the report leaves out."""

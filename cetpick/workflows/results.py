@@ -196,6 +196,7 @@ class TomogramRecord:
         candidates: how many there are.
         best_score: of them, None when there is none.
         excluded_voxels: how many, by the reason.
+        excluded_picks: how many more candidates with a score from the model's threshold on lie where nothing counts.
         warnings: that were given.
         cut: which of the candidates are picks.
         labels: x, y, z of the labels in it that the model was trained on, voxels; none when they are not known.
@@ -223,6 +224,7 @@ class TomogramRecord:
     labels: Sequence[Sequence[float]] = ()
     rejected: Sequence[Sequence[float]] = ()
     rejected_candidates: int = 0
+    excluded_picks: int = 0
     picks: int = 0
     lowest: float = 0.0
     particles: float = 0.0
@@ -250,6 +252,7 @@ class TomogramRecord:
             ),
             **self._expected(),
             "excluded_voxels": self.excluded_voxels,
+            "excluded_picks": self.excluded_picks,
             "device": self.device,
             "picked": self.picked,
             "seconds": self.seconds,
@@ -585,5 +588,6 @@ def _info(values: Mapping[str, Any]) -> TomogramInfo:
             mask=region["mask"] and Path(region["mask"]),
             mask_version=region["mask_version"] and tuple(region["mask_version"]),
             slab=region["slab"] and tuple(region["slab"]),
+            keep_gold=region.get("keep_gold", False),
         ),
     )

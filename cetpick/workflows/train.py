@@ -38,7 +38,12 @@ from cetpick.workflows.record import (
     prepare_output,
     record_beside,
     refuse_earlier,
+    report_beside,
 )
+from cetpick.workflows.report_training import write_training_report
+
+POINTS = 200
+"""Of a training curve in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,7 @@ class TrainSummary:
     Attributes:
         model: the model file.
         record: the run's record beside it.
+        report: its report beside it, None when none was made now.
         settings: of the model.
         labels: number of labels used.
         rejected: number of places that were given as no particles.
@@ -56,6 +62,7 @@ class TrainSummary:
 
     model: Path
     record: Path
+    report: Path | None = None
     settings: ModelSettings
     labels: int
     rejected: int = 0
@@ -74,21 +81,24 @@ def run_train(
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     progress: Progress | None = None,
 ) -> TrainSummary:
-    """Train on labelled tomograms and write a model file and its run record; once only, with the same inputs.
+    """Train on labelled tomograms and write a model file, its run record and report; once only, with the same inputs.
 
     Args:
         tomograms: training tomograms, or tomograms.star files.
         labels: label files, one a tomogram, or folders or STAR files for several.
         settings: of the training.
-        output: the model file; the record is written beside it as `<stem>.run.json`.
+        output: the model file; the record is written beside it as `<stem>.run.json`, the report as
+            `<stem>.report.html`.
         reject: files of places that are no particles, paired with tomograms as labels are.
         options: how to read the inputs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
         resume: go on from the checkpoint of a training that was stopped, if there is one.
         overwrite: replace an earlier model, and without `resume` a checkpoint.
+        report: make the report.
         progress: told of every step.
 
     Raises:
@@ -96,7 +106,7 @@ def run_train(
         TrainingError: the training failed; nothing was written.
     """
     options = options or InputOptions()
-    names = [output.name, record_beside(output).name]
+    names = [output.name, record_beside(output).name, report_beside(output).name]
     prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels, *reject])
     record = RunRecord("train", {"train": settings, "inputs": options})
     with record.keeping_warnings(), scratch.using(output.parent):
@@ -113,11 +123,13 @@ def run_train(
             refuse_earlier(output.parent, names)
         trained = train_and_save(
             labelled, settings, output, record, options=options, device=device, threads=threads, resume=resume,
-            overwrite=overwrite, progress=progress,
+            overwrite=overwrite, report=report, progress=progress,
         )  # fmt: skip
+    page = report_beside(output)
     return TrainSummary(
-        model=output, record=record_beside(output), settings=trained.settings, labels=count, rejected=refused
-    )
+        model=output, record=record_beside(output), report=page if page.exists() else None, settings=trained.settings,
+        labels=count, rejected=refused,
+    )  # fmt: skip
 
 
 def note_inputs(labelled: Sequence[Labelled], record: RunRecord) -> None:
@@ -157,9 +169,10 @@ def train_and_save(
     threads: int | None,
     resume: bool = False,
     overwrite: bool = False,
+    report: bool = True,
     progress: Progress | None,
 ) -> TrainedModel:
-    """Train, write the model file, note all of it in `record`, and write that beside the model.
+    """Train, write the model file, note all of it in `record`, and write that, and the report, beside the model.
 
     The state of the training is kept beside the model in `<stem>.checkpoint` until it is done.
 
@@ -169,7 +182,7 @@ def train_and_save(
         TrainingError: the training failed.
 
     Warns:
-        CetpickWarning: labels that look swapped, scaled or shifted; they are used as they are.
+        CetpickWarning: labels that look swapped, scaled or shifted; they are used as they are. No report.
     """
     resolved = resolve_device(device, threads=threads)
     note_inputs(labelled, record)
@@ -230,7 +243,10 @@ def train_and_save(
             "recipe": trained.recipe,
             "final": last,
             "clamped_share": _share(trained.log, "clamped"),
-            "curve": trained.log[:: max(1, len(trained.log) // 200)],
+            "curve": thinned(trained.log),
+            "scouts": [
+                {"hidden": scout.hidden, "found": scout.found, "curve": thinned(scout.log)} for scout in trained.scouts
+            ],
         },
     }
     record.values["outputs"].append(str(output))
@@ -238,7 +254,18 @@ def train_and_save(
         save_model(output, trained.network, trained.settings)
         record.write(record_beside(output))
         checkpoint.remove()
+        report_beside(output).unlink(missing_ok=True)  # an old one would tell of another model
+    if report:
+        with record.timed("pictures"):
+            made = write_training_report(report_beside(output), trained, labelled, record.values)
+        record.values["outputs"] += map(str, made)
+        record.write(record_beside(output))
     return trained
+
+
+def thinned(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Evenly chosen steps of a training's log, from POINTS to twice as many if there are more."""
+    return list(log[:: max(1, len(log) // POINTS)])
 
 
 def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: RunRecord) -> str:
@@ -247,7 +274,7 @@ def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: Run
     for of in labelled:
         known = [of.labels.xyz, *([of.rejected] if len(of.rejected) else [])]
         points = [hashlib.sha256(xyz.tobytes()).hexdigest() for xyz in known]
-        region = [of.info.region.mask_version, of.info.region.slab]
+        region = [of.info.region.mask_version, of.info.region.slab, of.info.region.keep_gold]
         values.append([record.values["inputs"][str(of.info.path)], of.info.grid.voxel_size, region, *points])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

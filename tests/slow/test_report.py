@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.special import logit
@@ -25,6 +26,27 @@ SET_SLIDER = """(() => {{
     slider.value = {value};
     slider.dispatchEvent(new Event('input'));
 }})()"""
+
+
+ROWS = "[...document.querySelectorAll('tr[data-row]')].map(row => [1, 2, 3, 4].map(i => row.cells[i].textContent))"
+DRAWN = """[...document.querySelectorAll('canvas.slice')].map(canvas => {
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
+    copy.drawImage(canvas, 0, 0);
+    const pixels = copy.getImageData(0, 0, canvas.width, canvas.height).data;
+    const greys = new Set(); let coloured = 0;
+    for (let i = 0; i < pixels.length; i += 4) {
+        greys.add(pixels[i]);
+        if (Math.abs(pixels[i] - pixels[i + 2]) > 60) coloured++;
+    }
+    return [greys.size, coloured, Number(canvas.dataset.near), canvas.clientWidth];
+})"""
+"""Of each slice: grey levels, pixels in colour, marks that are counted, width."""
+NAMELESS = """[...document.querySelectorAll('button, input, select, canvas, img, svg')].filter(element =>
+    !(element.textContent.trim() || element.labels?.length || element.alt || element.getAttribute('aria-label')
+      || element.getAttribute('aria-hidden'))
+).map(element => element.outerHTML)"""
+"""What a screen reader has no name for."""
+HATCHED = "[...document.querySelectorAll('canvas.slice')].map(canvas => Number(canvas.dataset.out))"
 
 
 @pytest.fixture
@@ -74,25 +96,14 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     picks = sum(note["picks"] for note in record.values())
     assert text(browser, "picks") == str(picks)
     assert text(browser, "chosen") == "as picked"
-    rows = browser.js("[...document.querySelectorAll('#table tbody tr')].map(row => row.cells[1].textContent)")
+    rows = browser.js("[...document.querySelectorAll('table.tomograms tbody tr')].map(row => row.cells[1].textContent)")
     assert rows == [str(note["picks"]) for note in record.values()]
-    names = browser.js("[...document.querySelectorAll('#table tbody th')].map(cell => cell.innerText.trim())")
+    names = browser.js("[...document.querySelectorAll('table.tomograms tbody th')].map(cell => cell.innerText.trim())")
     assert names == list(record) == ["sim_000", "<b>&quot", "sim_002"]
     assert text(browser, "viewed") == "sim_000"
 
     # the slices are drawn: grey values of the tomogram, and circles in colour on them
-    drawn = """[...document.querySelectorAll('canvas.slice')].map(canvas => {
-        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
-        copy.drawImage(canvas, 0, 0);
-        const pixels = copy.getImageData(0, 0, canvas.width, canvas.height).data;
-        const greys = new Set(); let coloured = 0;
-        for (let i = 0; i < pixels.length; i += 4) {
-            greys.add(pixels[i]);
-            if (Math.abs(pixels[i] - pixels[i + 2]) > 60) coloured++;
-        }
-        return [greys.size, coloured, Number(canvas.dataset.near), canvas.clientWidth];
-    })"""
-    before = browser.js(drawn)
+    before = browser.js(DRAWN)
     assert len(before) == 3
     for greys, coloured, near, wide in before:
         assert greys > 50
@@ -114,10 +125,10 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     # the threshold's slider: at 1 nothing is left, at 0 everything, between the two what `repick` gives
     set_slider(browser, "threshold", 100)
     assert text(browser, "picks") == "0"
-    assert all(near == 0 for _, _, near, _ in browser.js(drawn))
+    assert all(near == 0 for _, _, near, _ in browser.js(DRAWN))
     set_slider(browser, "threshold", 0)
     assert text(browser, "picks") == str(sum(note["candidates"] for note in record.values()))
-    everything = sum(near for _, _, near, _ in browser.js(drawn))
+    everything = sum(near for _, _, near, _ in browser.js(DRAWN))
     assert everything > sum(near for _, _, near, _ in before)
     set_slider(browser, "threshold", 72)
     assert 0 < int(text(browser, "picks")) < picks
@@ -125,14 +136,14 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert command == ["cetpick", "repick", "out", "--threshold", "0.72"]
     cetpick(*command[1:])
     repicked = json.loads((results / "run.json").read_text())["tomograms"]
-    rows = browser.js("[...document.querySelectorAll('#table tbody tr')].map(row => row.cells[1].textContent)")
+    rows = browser.js("[...document.querySelectorAll('table.tomograms tbody tr')].map(row => row.cells[1].textContent)")
     assert rows == [str(note["picks"]) for note in repicked.values()]
     assert text(browser, "picks") == str(sum(note["picks"] for note in repicked.values()))
     browser.js("document.getElementById('reset').click()")
     assert text(browser, "picks") == str(picks)
 
     # other tomograms: one by its row, one without pictures by the arrow
-    browser.js("document.querySelectorAll('#table [data-open]')[1].click()")
+    browser.js("document.querySelectorAll('table.tomograms [data-open]')[1].click()")
     assert text(browser, "viewed") == "<b>&quot"
     browser.js("document.getElementById('next').click()")
     browser.settle()
@@ -141,16 +152,71 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert browser.js("getComputedStyle(document.getElementById('slices')).display") == "none"
     assert browser.js(bars) > 1
 
-    nameless = """[...document.querySelectorAll('button, input, select, canvas, img, svg')].filter(element =>
-        !(element.textContent.trim() || element.labels?.length || element.alt || element.getAttribute('aria-label'))
-    ).map(element => element.outerHTML)"""
-    assert browser.js(nameless) == []
-    for width, dark in ((1400, False), (390, True)):
-        browser.open(moved, width=width, dark=dark)
-        assert browser.js("document.documentElement.scrollWidth") <= width  # nothing sticks out at the side
-        assert (browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") != dark
-        assert all(greys > 50 and wide <= width for greys, _, _, wide in browser.js(drawn))
+    require_readable(browser, moved)
 
+
+def require_readable(browser: Browser, page: Path) -> None:
+    """Everything has a name, nothing sticks out on a desk or a phone, slices are drawn, nothing is logged."""
+    assert browser.js(NAMELESS) == []
+    for width, dark in ((1400, False), (390, True)):
+        browser.open(page, width=width, dark=dark)
+        assert browser.js("document.documentElement.scrollWidth") <= width
+        assert (browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") != dark
+        slices = browser.js(DRAWN)
+        assert len(slices) == 3
+        assert all(greys > 50 and wide <= width for greys, _, _, wide in slices)
     assert browser.problems == []
-    outside = [url for url in browser.requests if not url.startswith("data:")]
-    assert set(outside) == {moved.as_uri()}
+    assert {url for url in browser.requests if not url.startswith("data:")} == {page.as_uri()}
+
+
+def test_evaluation_in_a_browser(browser: Browser, results: Path, cetpick: Run, tmp_path: Path) -> None:
+    (tmp_path / "sim/truth/sim_001.csv").rename(tmp_path / "sim/truth/<b>&quot.csv")
+    page = tmp_path / "evaluation.html"
+    arguments = ("evaluate", "out", "--truth", "sim/truth", "--radius", 4, "--radius", 8)
+    summary = json.loads(cetpick(*arguments, "--report", page, "--json"))
+    browser.open(page, width=1400)
+
+    def require(result: dict[str, Any]) -> None:
+        of = result["at_threshold"]
+        assert text(browser, "picks") == str(of["picks"])
+        assert text(browser, "f1") == f"{of['f1']:.3f}"
+        rows = browser.js(ROWS)
+        assert [sum(int(cells[column]) for cells in rows) for column in (0, 1, 3)] == [
+            of["picks"], of["matched"], of["truths"] - of["matched"],
+        ]  # fmt: skip
+
+    require(summary["results"][0])
+    assert browser.js("document.querySelectorAll('#pooled circle').length") == 2
+    slices = browser.js(DRAWN)
+    assert all(coloured > 20 for _, coloured, near, _ in slices if near)
+    assert sum(near for _, _, near, _ in slices) > 0
+    browser.js("document.getElementById('radius').value = 1")
+    browser.js("document.getElementById('radius').dispatchEvent(new Event('change'))")
+    require(summary["results"][1])
+    set_slider(browser, "threshold", 83)
+    assert text(browser, "chosen") == "0.83"
+    at = json.loads(cetpick(*arguments, "--threshold", 0.83, "--json"))
+    require(at["results"][1])
+    # without picks every reference point is missed
+    set_slider(browser, "threshold", 100)
+    captions = browser.js("[...document.querySelectorAll('#slices figcaption')].map(caption => caption.textContent)")
+    assert all(": 0 hits, 0 false picks, " in caption for caption in captions)
+    browser.js("document.getElementById('reset').click()")
+    assert text(browser, "chosen") == "as picked"
+    require_readable(browser, page)
+
+
+def test_training_in_a_browser(browser: Browser, cetpick: Run, tmp_path: Path) -> None:
+    cetpick("simulate", "-o", "sim", "--shape", 160, 140, 48, "--difficulty", "easy")
+    train = ("train", "sim/sim_000.mrc", "-l", "sim/labels/sim_000.mod", "-d", 210, "--mode", "paper", "--steps", 2)
+    cetpick(*train, "--slab", 100, 400, "-o", "m.safetensors", "--device", "cpu", "--threads", 1)
+    page = tmp_path / "m.report.html"
+    labels = json.loads((tmp_path / "m.run.json").read_text())["training"]["labels"]["sim_000"]
+    browser.open(page, width=1400)
+    assert browser.js(HATCHED) == [0, 1, 1]  # of the slab the middle is left
+    assert "outside of the slab" in text(browser, "excluded")
+    slices = browser.js(DRAWN)
+    assert all(coloured > 20 for _, coloured, near, _ in slices if near)
+    assert 0 < max(near for _, _, near, _ in slices) <= labels
+    assert browser.js("document.querySelectorAll('#curves svg').length") > 3
+    require_readable(browser, page)

@@ -16,7 +16,7 @@ from .. import Plugin, convert
 from ..objects import CetpickModel
 
 MODEL = "model.safetensors"
-TRAINING_FILES = (MODEL, "model.run.json", "model.checkpoint")
+TRAINING_FILES = (MODEL, "model.run.json", "model.report.html", "model.checkpoint")
 COORDINATES = "output3DCoordinates"
 TRAINED = "model"
 SET_BY_FORM = {"--output", "-o", "--model", "-m", "--labels", "-l", "--train", "--voxel-size", "--diameter", "-d"}

@@ -1,0 +1,110 @@
+"""Gold is found where it is, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cetpick.config import ModelSettings, ParticleClass
+from cetpick.geometry import Points
+from cetpick.gold import LEAST, VOXEL, coarse, darkness, find_gold, least_of_gold
+from cetpick.preprocess import prepare, without_gold
+from cetpick.records import Grid, Region, Tomogram, TomogramInfo
+from cetpick.simulate import Simulation, SimulationSettings, simulate
+
+SCENE = SimulationSettings(
+    size=(1500.0, 1300.0, 500.0),
+    voxel_size=10.0,
+    counts={"target": 14, "decoy": 10, "gold": 4},
+    vesicles=1,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module", params=[10.0, 20.0], ids="{:g} A".format)
+def scene(request: pytest.FixtureRequest) -> Simulation:
+    return simulate(dataclasses.replace(SCENE, voxel_size=request.param))
+
+
+def places(scene: Simulation, species: str) -> Points:
+    """Centres in angstrom from the corner."""
+    rows = scene.truth[scene.truth["species"] == species]
+    return (rows[["x", "y", "z"]].to_numpy() + 0.5) * scene.voxel_size
+
+
+def tomogram(scene: Simulation, data: np.ndarray | None = None, **region: object) -> Tomogram:
+    data = scene.data if data is None else data
+    grid = Grid(shape=data.shape, voxel_size=scene.voxel_size)
+    info = TomogramInfo(name="t", path=Path("t.mrc"), grid=grid, region=Region(**region))
+    return Tomogram(info=info, data=data)
+
+
+def settings(gold: float | None = None) -> ModelSettings:
+    return ModelSettings(classes=(ParticleClass(diameter=SCENE.diameter),), voxel_size=(26, 13, 13), gold=gold)
+
+
+def inside(mask: np.ndarray, angstrom: Points, voxel: tuple[float, float, float]) -> np.ndarray:
+    cells = np.clip((angstrom[:, ::-1] / voxel).astype(int), 0, np.array(mask.shape) - 1)
+    return mask[tuple(cells.T)]
+
+
+def level(scene: Simulation, labels: Points) -> float:
+    size = scene.voxel_size
+    return least_of_gold([darkness(coarse(scene.data, None, size), labels / size - 0.5, size)])
+
+
+def test_all_gold_is_left_out_and_no_particle(scene: Simulation) -> None:
+    targets, gold = places(scene, "target"), places(scene, "gold")
+    prepared = prepare(tomogram(scene), settings(level(scene, targets[:5])))
+    assert prepared.gold is not None
+    assert prepared.valid is not None
+    assert prepared.exclusions.gold_places == len(gold) == 4
+    assert inside(prepared.gold, gold, prepared.voxel_size).all()
+    assert not inside(prepared.valid, gold, prepared.voxel_size).any()
+    assert inside(prepared.valid, targets, prepared.voxel_size).all()
+    assert 0 < prepared.exclusions.gold < 0.05 * prepared.exclusions.total
+
+
+def test_training_and_picking_leave_out_the_same(scene: Simulation) -> None:
+    least = level(scene, places(scene, "target")[:5])
+    picking = prepare(tomogram(scene), settings(least))
+    training = without_gold(prepare(tomogram(scene), settings()), least, diameter=SCENE.diameter)
+    for name in ("volume", "valid", "gold"):
+        np.testing.assert_array_equal(getattr(picking, name), getattr(training, name))
+    assert picking.exclusions == training.exclusions
+
+
+def test_it_is_kept_on_demand_and_where_the_model_does_not_know_it(scene: Simulation) -> None:
+    kept = prepare(tomogram(scene, keep_gold=True), settings(12.0))
+    unknown = prepare(tomogram(scene), settings())
+    for prepared in (kept, unknown):
+        assert prepared.valid is prepared.gold is None
+        assert prepared.exclusions.gold == 0
+    assert kept.coarse is None
+
+
+def test_a_particle_as_dense_as_gold_is_none(scene: Simulation) -> None:
+    volume = coarse(scene.data, None, scene.voxel_size)
+    least = level(scene, places(scene, "gold"))
+    assert least > 2 * LEAST
+    assert find_gold(volume, least, diameter=SCENE.diameter) is None
+
+
+def test_padding_is_not_gold(scene: Simulation) -> None:
+    """Zeros about data of another level are darker than any gold."""
+    data = 1000 + 10 * (scene.data - scene.data.mean()) / scene.data.std()
+    data = np.pad(data, [(0, 0), (0, 8), (0, 0)])
+    least = level(scene, places(scene, "target"))
+    with pytest.warns(match="left out"):
+        padded = prepare(tomogram(scene, data.astype(np.float32)), settings(least))
+    assert padded.exclusions.gold_places == 4
+    assert padded.exclusions.gold == pytest.approx(prepare(tomogram(scene), settings(least)).exclusions.gold, rel=0.1)
+
+
+def test_the_grid_is_the_same_for_all_voxel_sizes(scene: Simulation) -> None:
+    volume = coarse(scene.data, None, scene.voxel_size)
+    assert volume.shape == tuple(round(n * scene.voxel_size / VOXEL) for n in scene.data.shape)
+    assert np.median(volume) == pytest.approx(0, abs=1e-6)
