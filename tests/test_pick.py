@@ -41,6 +41,7 @@ def results(tiny: TinySet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run.returncode == 0, run.stderr
     assert "two: " in run.stdout
     assert str(output / "run.json") in run.stdout
+    assert run.stdout.endswith(f"`cetpick report {output}` tells the commands\n")
     return output
 
 

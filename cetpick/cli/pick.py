@@ -124,4 +124,6 @@ def pick(
         results = f"shard {summary.shard}; when all have ended: cetpick collect {output}"
     typer.echo(summary.told)
     typer.echo(f"results: {results}")
+    if summary.shard is None and summary.picks:
+        typer.echo(f"next, with RELION 5, Warp, Dynamo, IMOD, ChimeraX: `cetpick report {output}` tells the commands")
     raise typer.Exit(summary.exit_code)
