@@ -44,7 +44,8 @@ const report = (() => {
     const by = spacing([low, high]);
     return [Math.floor(low / by) * by, Math.ceil(high / by) * by];
   };
-  const label = (value) => String(Number(value.toPrecision(3)));
+  const label = (value) =>
+    value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1).replace(".0", "") : String(Number(value.toPrecision(3)));
   const chart = (figure, { title, bars, lines, dots, x, y, xLabel, yLabel, mark, root }) => {
     const width = 460, height = 230, left = 48, right = 12, top = 10, bottom = 40;
     const shape = (value) => (root ? Math.sqrt(Math.max(value, 0)) : value);

@@ -66,7 +66,7 @@ class Section:
         everything: particles expected among all candidates, None when scores are no probabilities.
         flags: what is unlike the other tomograms.
         warnings: that were given.
-        labels, rejected: (n, 3) in it that the model was trained on, and that are no particles, voxels.
+        labels, rejected: (n, 3) places in it that the training was given, and that are no particles, voxels.
         candidates: of it.
         view: its pictures, as views.make_view has them; None without.
     """

@@ -94,7 +94,7 @@
     figure.hidden = find("profile").hidden = !average;
     if (!t.view) return;
     report.legend([
-      ...(t.labels.length ? [[LABEL, `labels trained on (${t.labels.length})`]] : []),
+      ...(t.labels.length ? [[LABEL, `labels given (${t.labels.length})`]] : []),
       ...(t.rejected.length ? [[REJECTED, `rejected places (${t.rejected.length})`]] : []),
       ...(t.excluded ? [["hatched", "left out"]] : []),
     ]);
