@@ -65,6 +65,8 @@ class ModelSettings:
         threshold: the score from which a candidate is a pick, as chosen in training.
         count: particles in a training tomogram, estimated.
         count_limits: they enclose the count with a probability of 80 %.
+        sensitivity: for its lower limit, itself and its upper limit the count, and how many picks a training tomogram
+            would give if it were known to be that.
         gold: standard deviations below the median from which coarse voxels are gold, see gold.py; None when it is not
             looked for.
         skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
@@ -84,6 +86,7 @@ class ModelSettings:
     threshold: float = 0.5
     count: float = 0.0
     count_limits: tuple[float, float] = (0.0, 0.0)
+    sensitivity: tuple[tuple[float, float], ...] = ()
     gold: float | None = None
     skewness: float = 0.0
     stored_voxel_size: float = 0.0
@@ -117,7 +120,11 @@ class ModelSettings:
         """What a user wants to know of a trained model, in a few words."""
         low, high = self.count_limits
         particles = f"about {self.count:.0f} ({low:.0f} to {high:.0f}) particles a training tomogram, "
-        return f"{particles if self.count else ''}threshold {self.threshold:.3f}"
+        told = f"{particles if self.count else ''}threshold {self.threshold:.3f}"
+        if self.sensitivity:
+            (low, fewer), (_, picks), (high, more) = self.sensitivity
+            told += f"; with {low:.0f} or {high:.0f} it would pick {fewer:.0f} or {more:.0f} instead of {picks:.0f}"
+        return told
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -134,6 +141,7 @@ class ModelSettings:
         values["classes"] = tuple(ParticleClass(**c) for c in values["classes"])
         values["voxel_size"] = tuple(values["voxel_size"])
         values["count_limits"] = tuple(values["count_limits"])
+        values["sensitivity"] = tuple((float(count), float(picks)) for count, picks in values.get("sensitivity", ()))
         values["calibration"] = tuple((float(before), float(after)) for before, after in values.get("calibration", ()))
         return cls(**values)
 

@@ -15,9 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, logit, ndtri
+from scipy.special import expit, gammaln, logit, ndtri
 
-from cetpick.calibration import COUNT_QUANTILES, Count
+from cetpick.calibration import COUNT_QUANTILES, Count, choose_threshold
 
 Floats = NDArray[np.float64]
 Knots = tuple[tuple[float, float], ...]
@@ -113,6 +113,21 @@ def calibrate(logits: ArrayLike, knots: Sequence[tuple[float, float]]) -> Floats
     beyond = np.minimum(values - before[0], 0) + np.maximum(values - before[-1], 0)
     result: Floats = np.interp(values, before, after) + beyond
     return result
+
+
+def picks_if(number: float, logits: ArrayLike) -> int:
+    """How many of the candidates would be picked if it were known how many of them are particles.
+
+    Args:
+        number: of particles among them.
+        logits: (n,) see fit.
+    """
+    known = max(1.0, number)
+    mixture = fit(logits, Count(known, known, known))
+    if mixture is None:
+        return 0
+    probabilities = expit(calibrate(logits, mixture.knots))
+    return int((probabilities >= choose_threshold(probabilities)).sum())
 
 
 @dataclass(frozen=True)

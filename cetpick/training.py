@@ -19,7 +19,7 @@ from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
 from cetpick.gold import darkness, least_of_gold
-from cetpick.mixture import calibrate, fit
+from cetpick.mixture import calibrate, fit, picks_if
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
@@ -237,6 +237,7 @@ def train(
     if len(log) >= FEWEST_STEPS:
         require_learned(outcomes)
     unlabelled = _unlabelled_scores(outcomes)
+    sensitivity: tuple[tuple[float, float], ...] = ()
     hidden = Count(*(number - labels if number else 0.0 for number in count))
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
     told["label_scatter"] = round(scatter, 4)
@@ -244,9 +245,12 @@ def train(
         count = Count(*(number + labels for number in mixture.count))
         model = replace(model, calibration=mixture.knots)
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
+        sensitivity = tuple(
+            (n / len(examples), (picks_if(n - labels, logit(unlabelled)) + labels) / len(examples)) for n in count
+        )
     threshold = choose_threshold(_unlabelled_scores(outcomes))  # labels score high whatever the others do
     low, expected, high = (number / len(examples) for number in count)
-    model = replace(model, count=expected, count_limits=(low, high), threshold=threshold)
+    model = replace(model, count=expected, count_limits=(low, high), sensitivity=sensitivity, threshold=threshold)
     if len(log) >= FEWEST_STEPS:
         warn_of_unlike(outcomes, threshold)
     return TrainedModel(

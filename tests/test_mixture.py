@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from cetpick.calibration import Count
-from cetpick.mixture import calibrate, fit
+from cetpick.mixture import calibrate, fit, picks_if
 
 BROAD = Count(50, 100, 200)
 
@@ -37,6 +37,16 @@ def test_count_and_probabilities_of_known_populations(look_alikes: int, prior: C
     assert 0.9 * low < 120 < 1.1 * high
     assert 1.05 * low < expected < high / 1.05
     assert np.abs(np.reshape(gaps, (3, -1)).sum(axis=0)).sum() / (3 * 120) < 0.12  # over- and underestimates cancel
+
+
+def test_picks_follow_a_known_number_where_scores_leave_it_open() -> None:
+    logits, _ = populations(120, 60, 0)
+    few, right, many = (picks_if(number, logits) for number in (60, 120, 240))
+    assert few < right < many
+    assert right == pytest.approx(120, rel=0.15)
+    apart = np.concatenate([logits[120:], np.random.default_rng(1).normal(5, 0.5, 120)])
+    assert {picks_if(number, apart) for number in (60, 120, 240)} <= set(range(115, 130))
+    assert picks_if(5, [0.0] * 10) == 0
 
 
 def test_scouts_decide_where_scores_do_not() -> None:

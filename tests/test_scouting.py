@@ -43,7 +43,7 @@ def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
 
 
 def examples(tiny: TinySet, labels: np.ndarray) -> tuple[TrainSettings, object, list[Example]]:
-    settings = TrainSettings(diameter=tiny.diameter, steps=60, crops=4, crop=(6, 32, 32))
+    settings = TrainSettings(diameter=tiny.diameter, steps=100, crops=4, crop=(6, 32, 32))
     tomogram = read_tomogram(tiny.path("one"))
     model = model_settings(settings, [tomogram])
     return settings, model, [Example(tomogram=tomogram, prepared=prepare(tomogram, model), labels=labels)]

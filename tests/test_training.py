@@ -142,6 +142,10 @@ def test_a_model_file_rebuilds_its_network(tmp_path: Path, mode: Any) -> None:
         voxel_size=(30, 15, 15),
         threshold=0.31,
         count=123.5,
+        count_limits=(100.0, 150.5),
+        sensitivity=((100.0, 99.0), (123.5, 120.0), (150.5, 140.0)),
+        calibration=((-5.0, -4.0), (1.0, 2.5)),
+        gold=12.5,
         provenance={"labels": 12},
     )
     network = build_network(settings).eval()
