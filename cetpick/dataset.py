@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -30,7 +31,8 @@ class Batch(NamedTuple):
         crops: (B, 1, z, y, x) normalised grey values.
         valid: like crops, 1 where there is data, 0 in padding.
         centres: (B, N, 3) x, y, z of the labels in voxels of the crop; unused places lie FAR away.
-        doubtful: like centres, for the places that hardly count as background.
+        doubtful: like centres, for the places that count less as background.
+        weights: (B, M) what those count.
         uniform: (B,) True for crops drawn anywhere, False for those around a label or a rejected place.
     """
 
@@ -38,6 +40,7 @@ class Batch(NamedTuple):
     valid: Tensor
     centres: Tensor
     doubtful: Tensor
+    weights: Tensor
     uniform: Tensor
 
 
@@ -49,7 +52,8 @@ class Example:
         tomogram: as stored.
         prepared: on the working grid.
         labels: (n, 3) x, y, z of labelled particles, stored voxels.
-        doubtful: (m, 3) places that hardly count as background, stored voxels.
+        doubtful: (m, 3) places that count less as background, stored voxels.
+        weights: (m,) what those count, 0 to 1.
         rejected: (k, 3) places that are background for certain, stored voxels.
     """
 
@@ -57,6 +61,7 @@ class Example:
     prepared: Prepared
     labels: Points
     doubtful: Points = field(default_factory=lambda: np.empty((0, 3)))
+    weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     rejected: Points = field(default_factory=lambda: np.empty((0, 3)))
 
     @property
@@ -82,6 +87,7 @@ class TrainingVolume:
         valid: (z, y, x) float, 1 where there is data.
         centres: (n, 3) x, y, z of the labels, voxels.
         doubtful: (m, 3) x, y, z of places that may well be unlabelled particles, voxels.
+        weights: (m,) what those count as background.
         rejected: (k, 3) x, y, z of places that are background for certain, voxels.
     """
 
@@ -89,6 +95,7 @@ class TrainingVolume:
     valid: Tensor
     centres: Tensor
     doubtful: Tensor
+    weights: Tensor
     rejected: Tensor
 
     @classmethod
@@ -104,6 +111,7 @@ class TrainingVolume:
             "valid": np.pad(present, padding),
             "centres": example.on_working_grid(example.labels),
             "doubtful": example.on_working_grid(example.doubtful),
+            "weights": example.weights,
             "rejected": example.on_working_grid(example.rejected),
         }
         return cls(**{name: torch.from_numpy(a.astype(np.float32)).to(device) for name, a in arrays.items()})
@@ -171,15 +179,16 @@ class CropSampler:
         turned, angle = self._random(2).tolist()
         return volume, pose._replace(angle=2 * math.pi * angle) if turned < self._turned else pose
 
-    def _near(self, points: Tensor, pose: Pose) -> Tensor:
-        """Those of the points (n, 3) that lie in a crop or within reach of it, in voxels of the crop."""
+    def _near(self, points: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
+        """Which of the points (n, 3) lie in a crop or within reach of it, and those in voxels of the crop."""
         placed = pose.place(points)
         reach, size = (torch.tensor(t[::-1], device=points.device) for t in (self.reach, self.crop))
-        return placed[((placed > -reach) & (placed < size + reach)).all(dim=1)]
+        near = ((placed > -reach) & (placed < size + reach)).all(dim=1)
+        return near, placed[near]
 
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation: in-plane symmetries, the z flip, and a part turned."""
-        crops, valid, centres, doubtful = [], [], [], []
+        crops, valid, centres, doubtful, weights = [], [], [], [], []
         drawn = self._random(count) if self._known else torch.ones(count)
         for number in drawn.tolist():
             around = self._labels if number < self._labelled else self._rejected if number < self._known else None
@@ -187,13 +196,17 @@ class CropSampler:
             bits = draw_symmetry(self.generator)
             crops.append(apply_symmetry(pose.cut(volume.voxels), bits))
             valid.append(apply_symmetry(pose.cut(volume.valid, nearest=True), bits))
-            centres.append(apply_symmetry_to_points(self._near(volume.centres, pose), bits, self.crop))
-            doubtful.append(apply_symmetry_to_points(self._near(volume.doubtful, pose), bits, self.crop))
+            _, labels = self._near(volume.centres, pose)
+            near, places = self._near(volume.doubtful, pose)
+            centres.append(apply_symmetry_to_points(labels, bits, self.crop))
+            doubtful.append(apply_symmetry_to_points(places, bits, self.crop))
+            weights.append(volume.weights[near])
         return Batch(
             torch.stack(crops)[:, None],
             torch.stack(valid)[:, None],
             pad_sequence(centres, batch_first=True, padding_value=FAR),
             pad_sequence(doubtful, batch_first=True, padding_value=FAR),
+            pad_sequence(weights, batch_first=True, padding_value=1.0),
             (drawn >= self._known).to(crops[0].device),
         )
 
@@ -217,13 +230,7 @@ def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[
     """
     if not centres.shape[1]:
         return centres.new_zeros((len(centres), 1, *shape))
-    profiles = []
-    for axis, (length, width) in enumerate(zip(shape, sigma, strict=True)):
-        cells = torch.arange(length, device=centres.device, dtype=centres.dtype)
-        offset = cells - centres[..., 2 - axis, None]
-        profiles.append(torch.exp(-offset.square() / (2 * width**2)))
-    z, y, x = profiles
-    heatmap = (z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]).amax(dim=1)
+    heatmap = _gaussians(centres, shape, sigma).amax(dim=1)
     heatmap = torch.where(heatmap < KERNEL_CUT, 0, heatmap)
     nearest = centres.round().long()
     limits = torch.tensor(shape[::-1], device=centres.device)
@@ -231,6 +238,37 @@ def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[
     inside = nearest[item, label]
     heatmap[item, inside[:, 2], inside[:, 1], inside[:, 0]] = 1
     return heatmap[:, None]
+
+
+def zone_weights(
+    places: Tensor, weights: Tensor, shape: tuple[int, int, int], sigma: tuple[float, float, float]
+) -> Tensor:
+    """What each cell counts: in the zones of some places what these do, the least where zones overlap, else 1.
+
+    Args:
+        places: (B, N, 3) x, y, z in cells.
+        weights: (B, N), 0 to 1.
+        shape: (z, y, x) cells.
+        sigma: (z, y, x) cells, of the Gaussian whose part above KERNEL_CUT is a zone.
+
+    Returns:
+        (B, 1, z, y, x).
+    """
+    if not places.shape[1]:
+        return places.new_ones((len(places), 1, *shape))
+    zones = _gaussians(places, shape, sigma) >= KERNEL_CUT
+    return torch.where(zones, weights[..., None, None, None], 1.0).amin(dim=1, keepdim=True)
+
+
+def _gaussians(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[float, float, float]) -> Tensor:
+    """A Gaussian about each centre, (B, N, z, y, x); see gaussian_targets."""
+    profiles = []
+    for axis, (length, width) in enumerate(zip(shape, sigma, strict=True)):
+        cells = torch.arange(length, device=centres.device, dtype=centres.dtype)
+        offset = cells - centres[..., 2 - axis, None]
+        profiles.append(torch.exp(-offset.square() / (2 * width**2)))
+    z, y, x = profiles
+    return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
 
 
 def kernel_cells(sigma: tuple[float, float, float]) -> int:

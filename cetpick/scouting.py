@@ -5,8 +5,8 @@ look-alikes, which must. The score of the network being trained cannot tell them
 not see as soon as it is taught that they are background, and what it is spared keeps its score. Two scouts can: each
 learns from half of the labels, with all else as background, so that the labels it was not shown fare as hidden
 particles do. Their ranks tell how many particles there are; and what both scouts, which share no label, rank high is
-probably a particle. Those places hardly count as background in the final training; everything else does, and most
-look-alikes are among it.
+probably a particle. Those places count little as background in the final training, the first of them not at all;
+everything else does, and most look-alikes are among it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ USUAL = 0.065
 """Scatter of exact labels about the centres that scouts see, diameters, at most (docs/method.md)."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
+LEAST_DOUBTFUL = 0.1
+"""What the most improbable of the doubtful places weighs as background.
+
+Enough for look-alikes, which differ from the labels in some way that all of them teach, and little for hidden
+particles, which would have to be learned by heart one by one (docs/method.md).
+"""
 
 
 Ranks = NDArray[np.float64]
@@ -84,13 +90,20 @@ class Scouting:
     scatter: float
     scouts: Sequence[Scout] = ()
 
-    def doubtful(self, hidden: float) -> list[Points]:
-        """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
-        number = round(hidden)
-        ranked = np.sort(np.concatenate(self.ranks))
-        ranked = ranked[np.isfinite(ranked)]
-        limit = ranked[min(number, len(ranked)) - 1] if number > 0 and len(ranked) else 0.0
-        return [points[ranks <= limit] for points, ranks in zip(self.unlabelled, self.ranks, strict=True)]
+    def doubtful(self, expected: float, most: float) -> list[tuple[Points, Ranks]]:
+        """The `most` best ranked candidates, by tomogram, and what each weighs as background.
+
+        Nothing as far down the list as particles are expected to be unlabelled in all tomograms together, `expected` of
+        them; beyond that more and more, up to LEAST_DOUBTFUL at its end.
+        """
+        order = np.argsort(np.concatenate(self.ranks), kind="stable")
+        place = np.empty(len(order), np.intp)
+        place[order] = np.arange(len(order))
+        weights = LEAST_DOUBTFUL * np.clip((place - expected) / max(most - expected, 1.0), 0, 1)
+        ends = np.cumsum([len(ranks) for ranks in self.ranks])[:-1]
+        kept = (place < round(most)) & np.isfinite(np.concatenate(self.ranks))
+        by_tomogram = zip(self.unlabelled, np.split(kept, ends), np.split(weights, ends), strict=True)
+        return [(points[these], weight[these]) for points, these, weight in by_tomogram]
 
 
 def scout(

@@ -223,8 +223,8 @@ def train(
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
-            places = scouting.doubtful(SPARED * count.high - labels)
-            examples = [replace(e, doubtful=d) for e, d in zip(examples, places, strict=True)]
+            places = scouting.doubtful(count.expected - labels, SPARED * count.high - labels)
+            examples = [replace(e, doubtful=d, weights=w) for e, (d, w) in zip(examples, places, strict=True)]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
     network, log = optimise(

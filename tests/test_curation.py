@@ -126,7 +126,9 @@ def test_rejected_places_are_no_candidates_of_the_scouts(tiny: TinySet, monkeypa
         with pytest.warns(CetpickWarning, match="were moved"):
             found = scout(settings, model, examples, torch.device("cpu"))
         counts.append(found.count.expected)
-        assert len(found.doubtful(1000)[0]) == len(found.unlabelled[0]) == (0 if len(rejected) else len(truth) - 9)
+        assert (
+            len(found.doubtful(0, 1000)[0][0]) == len(found.unlabelled[0]) == (0 if len(rejected) else len(truth) - 9)
+        )
     assert counts[1] < counts[0]
     # a rejected candidate beside a label does not pull it there
     settings, model, examples = example(tiny, beside, truth[:9], steps=1)

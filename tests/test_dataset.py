@@ -16,6 +16,7 @@ from cetpick.dataset import (
     gaussian_targets,
     kernel_cells,
     to_cells,
+    zone_weights,
 )
 from cetpick.preprocess import Exclusions, Prepared
 from cetpick.records import Grid, Tomogram, TomogramInfo
@@ -73,6 +74,17 @@ def test_targets_equal_the_plain_loop() -> None:
     np.testing.assert_allclose(heatmap[:, 0].numpy(), expected, atol=2e-5)
 
 
+def test_zones_weigh_what_the_least_of_their_places_does() -> None:
+    shape, sigma = (9, 9, 15), (1.0, 1.0, 1.0)
+    places = torch.tensor([[[4.0, 4, 4], [6, 4, 4], [FAR] * 3], [[12, 4, 4], [FAR] * 3, [FAR] * 3]])
+    weights = zone_weights(places, torch.tensor([[0.5, 0.1, 1], [0.0, 1, 1]]), shape, sigma)
+    assert weights.shape == (2, 1, *shape)
+    assert weights[0, 0, 4, 4, [0, 2, 3, 4, 8, 14]].tolist() == pytest.approx([1, 0.5, 0.5, 0.1, 0.1, 1])
+    assert weights[1].unique().tolist() == [0, 1]
+    assert int((weights[1] == 0).sum()) == kernel_cells(sigma)
+    assert (zone_weights(torch.zeros(2, 0, 3), torch.zeros(2, 0), shape, sigma) == 1).all()
+
+
 def test_kernel_cells_are_those_a_lone_target_fills() -> None:
     sigma = (0.8, 1.0, 1.25)
     lone = gaussian_targets(torch.tensor([[[10.0, 10.0, 10.0]]]), (21, 21, 21), sigma)
@@ -104,17 +116,19 @@ def test_labels_move_to_an_anisotropic_working_grid() -> None:
 
 
 def test_doubtful_places_follow_the_voxels_as_labels_do() -> None:
-    source = volume((12, 24, 40), [(10, 20, 5)], doubtful=np.array([[11.0, 20, 5], [0, 0, 0]]))
-    values = {float(source.voxels[5, 20, 11]), float(source.voxels[0, 0, 0])}
+    source = volume(
+        (12, 24, 40), [(10, 20, 5)], doubtful=np.array([[11.0, 20, 5], [0, 0, 0]]), weights=np.array([0.2, 0.5])
+    )
     sampler = CropSampler(
         [source], crop=(4, 8, 8), labelled=1.0, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
     )
     batch = sampler.draw(40)
     seen = 0
-    for crop, points in zip(batch.crops[:, 0], batch.doubtful, strict=True):
+    expected = dict(zip([float(source.voxels[5, 20, 11]), float(source.voxels[0, 0, 0])], [0.2, 0.5], strict=True))
+    for crop, points, weights in zip(batch.crops[:, 0], batch.doubtful, batch.weights, strict=True):
         inside = ((points >= 0) & (points < torch.tensor([8, 8, 4]))).all(dim=1)
-        for x, y, z in points[inside].long().tolist():
-            assert float(crop[z, y, x]) in values
+        for (x, y, z), weight in zip(points[inside].long().tolist(), weights[inside].tolist(), strict=True):
+            assert weight == pytest.approx(expected[float(crop[z, y, x])])
             seen += 1
     assert seen > 30
 
@@ -140,7 +154,7 @@ def test_crops_show_the_voxels_at_their_centres() -> None:
 def test_turned_crops_show_the_voxels_at_their_centres() -> None:
     """Grey values that rise evenly along each axis are interpolated exactly."""
     centres = [(10, 20, 5), (30, 12, 7)]
-    source = volume((12, 32, 40), centres, doubtful=np.array([[12.0, 19, 5]]))
+    source = volume((12, 32, 40), centres, doubtful=np.array([[12.0, 19, 5]]), weights=np.ones(1))
     sampler = CropSampler(
         [source], crop=(4, 8, 8), labelled=1, turned=1, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
     )

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cetpick.augment import vary_grey
 from cetpick.config import ModelSettings, TrainSettings
-from cetpick.dataset import CropSampler, Example, TrainingVolume, gaussian_targets, kernel_cells, to_cells
+from cetpick.dataset import CropSampler, Example, TrainingVolume, gaussian_targets, kernel_cells, to_cells, zone_weights
 from cetpick.devices import autocast
 from cetpick.losses import NegativeRisk, leave_out_focal_loss, soft_label_nnpu
 from cetpick.networks.build import build_network
@@ -36,12 +36,6 @@ TURNED = 0.75
 """Share of the crops that are turned by any angle about z, lest the few labels be learned by heart.
 
 The missing wedge turns with them; that does no harm (docs/method.md).
-"""
-DOUBTFUL = 0.04
-"""What doubtful places weigh as background.
-
-Enough for look-alikes, which differ from the labels in some way that all of them teach, and too little for
-hidden particles, which would have to be learned by heart one by one (docs/method.md).
 """
 FIRST_LEAVE_OUT = 0.15
 """Fraction of the steps before which nothing is left out: scores mean nothing yet."""
@@ -134,8 +128,8 @@ class DefaultRecipe:
         shape = (logits.shape[2], logits.shape[3], logits.shape[4])
         target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
         weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
-        doubtful = gaussian_targets(to_cells(batch.doubtful, stride), shape, self._sigma) > 0
-        weight = torch.where(doubtful & (target <= 0), DOUBTFUL * weight, weight)
+        doubt = zone_weights(to_cells(batch.doubtful, stride), batch.weights, shape, self._sigma)
+        weight = torch.where(target <= 0, doubt * weight, weight)
         if self.settings.hidden == "nnpu":
             return self._nnpu(logits, target, weight, batch.uniform)
         if self.settings.hidden != "leave-out":

@@ -29,7 +29,7 @@ class TrainedOn:
         given: (n, 3) where its labels were given, voxels.
         labels: (n, 3) where they are for the final training, voxels.
         left_out: labels that lie where nothing counts.
-        doubtful: (m, 3) places that hardly count as background, voxels.
+        doubtful: (m, 3) places that count less as background, voxels.
         rejected: (k, 3) places that are background for certain, voxels.
         excluded_voxels: how many, by the reason.
         planes: its slices, as views.make_planes has them; None without.
@@ -130,7 +130,7 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
             f"{count['expected']:.0f} ({count['low']:.0f} to {count['high']:.0f}) in all training tomograms"
         )
     if (doubtful := recipe.get("doubtful_places")) is not None:
-        facts["Doubtful places"] = f"{doubtful}: unlabelled, probably particles; they hardly count as background"
+        facts["Doubtful places"] = f"{doubtful}: unlabelled, probably particles; they count less as background"
     if scatter := recipe.get("label_scatter"):
         facts["Labels beside the centres"] = f"typically by {scatter:.1%} of the diameter, as the scouts see them"
     if settings.count:
