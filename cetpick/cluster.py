@@ -11,12 +11,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from cetpick.errors import InputError
+from cetpick.errors import CetpickError, InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -108,6 +110,7 @@ class Cluster:
 
         Raises:
             InputError: no scheduler answers.
+            CetpickError: it does not any more.
         """
         from distributed import wait
 
@@ -117,16 +120,23 @@ class Cluster:
             told = time.monotonic()
             while futures:
                 try:
+                    if time.monotonic() - told > TELL:
+                        told = time.monotonic()
+                        if not client.nthreads():
+                            say("no worker of the cluster is there; its queue and the logs of its jobs tell more")
+                    renew()
                     done, _ = wait(list(futures), timeout=LOOK, return_when="FIRST_COMPLETED")
                 except TimeoutError:
-                    done = set()
+                    continue
+                except (CancelledError, OSError):
+                    raise CetpickError(
+                        "the connection to the scheduler is lost",
+                        file=client.scheduler.address,
+                        cure="the same command goes on, with this or another --cluster",
+                    ) from None
                 for future in done:
                     error = future.exception()
                     yield futures.pop(future), future.result() if error is None else error
-                renew()
-                if time.monotonic() - told > TELL and futures and not client.nthreads():
-                    told = time.monotonic()
-                    say("no worker of the cluster is there; its queue and the logs of its jobs tell more")
 
     @contextmanager
     def _workers(self, most: int) -> Iterator[tuple[Any, Callable[[], None]]]:
@@ -184,7 +194,16 @@ class Cluster:
         import distributed  # noqa: F401
 
         if self.kind == "running":
-            self._client().close()
+            with self._client() as client:
+                try:
+                    client.run(import_module, __name__)
+                except ImportError as error:  # it would be the end of the workers, and nothing would be said
+                    raise InputError(
+                        "its workers cannot load this cetpick",
+                        file=self.address,
+                        found=error,
+                        cure="start scheduler and workers from the installation that calls them",
+                    ) from None
         elif self.kind in QUEUES:
             command = self._class().job_cls.submit_command
             if not shutil.which(command):
