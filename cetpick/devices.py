@@ -45,9 +45,8 @@ def resolve_devices(names: str = "auto") -> list[str]:
     Raises:
         InputError: no such device.
     """
-    count = torch.cuda.device_count()
-    if names == "auto" and count > 1:
-        return [f"cuda:{number}" for number in range(count)]
+    if names == "auto":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     for name in names.split(","):
         resolve_device(name)
     return names.split(",")

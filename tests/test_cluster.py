@@ -221,7 +221,8 @@ def test_devices_that_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_devices("cpu,cpu") == ["cpu", "cpu"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for count, names, devices in (
-        (1, "auto", ["auto"]),
+        (0, "auto", ["cpu"]),
+        (1, "auto", ["cuda:0"]),
         (3, "auto", ["cuda:0", "cuda:1", "cuda:2"]),
         (3, "cuda:0,cuda:2", ["cuda:0", "cuda:2"]),
         (3, "cuda", ["cuda"]),
@@ -242,6 +243,23 @@ def test_every_device_has_its_process(
     pick("out")
     assert [work.device for work in works] == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]  # as many as tomograms
     assert [work.threads for work in works] == [1] * 4  # as the user said
+
+
+@pytest.mark.parametrize(("where", "count"), [("local", 3), ("local:2", 2), ("local:9", 4)])
+def test_a_local_cluster_has_a_process_for_each_core(
+    pick: Run, monkeypatch: pytest.MonkeyPatch, where: str, count: int
+) -> None:
+    given: list[Any] = []
+
+    def share_out(cluster: Cluster, works: Sequence[Any], items: Sequence[Any], *, say: Any) -> Outcomes:
+        given.extend(works)
+        for item in items:
+            yield item, works[0](item)
+
+    monkeypatch.setattr(workflow, "cores", lambda: 3)
+    monkeypatch.setattr(Cluster, "share_out", share_out)
+    pick("out", "--cluster", where)
+    assert [work.device for work in given] == ["cpu"] * count  # at most as many as tomograms
 
 
 def test_one_device_that_is_needed_takes_no_other_process(pick: Run, hands: Callable[..., list[Any]]) -> None:

@@ -612,7 +612,7 @@ class _Errand:
 def _loaded(model: Path, sha256: str, device: str, threads: int | None) -> tuple[TileableNetwork, ModelSettings, str]:
     """Network and settings of a model file, and what the device is called, kept for the next tomogram."""
     resolved = resolve_device(device, threads=threads)
-    if not Stamp.of(model).sha256 == sha256:
+    if Stamp.of(model).sha256 != sha256:
         raise CetpickError("is another model than it was when the work was given out", file=model)
     return *load_model(model, resolved), device_name(resolved)
 
