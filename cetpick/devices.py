@@ -32,11 +32,24 @@ def resolve_device(name: str = "auto", *, threads: int | None = None) -> torch.d
     if device is None or not good:
         raise InputError(
             "no such device",
-            expected="auto, cpu, cuda or cuda:N",
+            expected="auto, cpu, cuda or cuda:N; to pick, several with commas between",
             found=f"{name}; torch {torch.__version__} sees {count} GPUs",
             cure="use --device auto, or install a torch build and driver that see the GPU",
         )
     return device
+
+
+def resolve_devices(names: str = "auto") -> list[str]:
+    """What the devices are called that share the work: all GPUs for `auto`, else those named, with commas between.
+
+    Raises:
+        InputError: no such device.
+    """
+    if names == "auto":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+    for name in names.split(","):
+        resolve_device(name)
+    return names.split(",")
 
 
 def device_name(device: torch.device) -> str:

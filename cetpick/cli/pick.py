@@ -38,7 +38,9 @@ def pick(
         opt.StarFlavour | None, typer.Option(help="Flavour of particles.star; told from the input.")
     ] = None,
     seed: opt.Seed = 0,
-    device: opt.Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:N, or several as cuda:0,cuda:1: a process each. auto: all GPUs.")
+    ] = "auto",
     threads: opt.Threads = None,
     memory: opt.Memory = None,
     voxel_size: opt.VoxelSize = None,
@@ -51,6 +53,14 @@ def pick(
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Pick the I-th of N parts of the tomograms; then `cetpick collect OUT`."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Pick on a Dask cluster: local[:N] processes, slurm[:N] jobs (pbs, lsf, sge), tcp://HOST:PORT or a "
+            "scheduler file; see docs/cluster.md.",
+        ),
     ] = None,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
@@ -72,6 +82,8 @@ def pick(
       cetpick pick *.rec --labels tomo1.mod --labels round2/added.star --reject round2/rejected.star -d 250 -o picks2
 
       cetpick pick *.rec --model m.safetensors -o picks --shard 3/8
+
+      cetpick pick *.rec --model m.safetensors -o picks --cluster slurm:8
     """
     from cetpick.cli.progress import reporting
     from cetpick.config import PickSettings, TrainSettings
@@ -101,7 +113,7 @@ def pick(
                 keep_gold=keep_gold,
             ),
             device=device, threads=threads, memory=memory * 2**30 if memory else None,
-            shard=Shard.parse(shard) if shard else None, resume=resume,
+            shard=Shard.parse(shard) if shard else None, cluster=cluster, resume=resume,
             overwrite=overwrite, report=not no_report, progress=reporter.step, say=reporter.say,
         )  # fmt: skip
     if as_json:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from cetpick.errors import CetpickError, InputError
 
+TOKEN = 4
+"""Random bytes in the name that a file has until it is complete."""
+
 
 @contextmanager
 def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
@@ -36,6 +39,17 @@ def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
         raise
 
 
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what `replacing` left of these files when it was killed; nobody may be writing them."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, of in names.items():
+        for found in folder.glob(f".{'[0-9a-f]' * 2 * TOKEN}-*"):
+            if found.name.partition("-")[2] in of:
+                found.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to, in the folder of `path` and with its endings, that becomes `path` on success.
@@ -54,7 +68,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise InputError("its folder cannot be made", file=target, found=error, cure="name another folder") from error
     # Not tempfile: its files are private to the user, results should have the permissions that umask gives.
-    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    temporary = target.with_name(f".{secrets.token_hex(TOKEN)}-{target.name}")
     try:
         yield temporary
         temporary.replace(target)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cetpick.errors import CetpickWarning, InputError
+from cetpick.io.atomic import remove_leftovers
 from cetpick.io.relion import write_optimisation_set, write_particles
 from cetpick.io.table import read_table, write_table
 from cetpick.workflows.record import keeping_warnings, write_json
@@ -25,8 +26,10 @@ from cetpick.workflows.results import (
     merge,
     newest_run,
     plan_values,
+    record_file,
     told_of_cut,
     tomogram_files,
+    view_file,
 )
 
 
@@ -139,6 +142,9 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
     if report:
         with keeping_warnings(values["warnings"]):
             summary.files += write_report(output, values, plan, complete)
+    if plan.finished:  # a worker or shard that was killed is not at work any more
+        files = [(*tomogram_files(output, n), record_file(output, n), view_file(output, n)) for n in plan.listing]
+        remove_leftovers(path for of in files for path in of)
     values["outputs"] = [*([values["model_file"]] if "training" in values else []), *map(str, summary.files)]
     write_json(run_file, values)
     summary.files.append(run_file)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 import time
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from contextlib import chdir, closing
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cetpick import scratch
+from cetpick import __version__, scratch
 from cetpick.calibration import within
 from cetpick.checkpoint import load_model
+from cetpick.cluster import Cluster, cores
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
-from cetpick.devices import device_name, resolve_device
+from cetpick.devices import device_name, resolve_device, resolve_devices
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.inference import find_candidates
@@ -25,6 +29,7 @@ from cetpick.io.relion import Flavour
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import Prepared, prepare, valid_voxels
+from cetpick.processes import in_processes
 from cetpick.records import TomogramInfo
 from cetpick.tiling import TileableNetwork
 from cetpick.workflows.collect import run_collect
@@ -63,6 +68,7 @@ from cetpick.workflows.results import (
     Shard,
     Todo,
     TomogramRecord,
+    complete_record,
     discard,
     judge,
     read_run,
@@ -79,6 +85,8 @@ from cetpick.workflows.train import is_model_of, train_and_save
 
 SHOWN = 5
 """So many of the results that are in the way are named, and the number of the others."""
+SEEN_WITHIN = 90.0
+"""Seconds within which files that another machine wrote are there; NFS looks for new ones once a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +171,12 @@ class _Job:
     labels: Points = field(default_factory=lambda: np.empty((0, 3)))
 
 
+Seconds = Mapping[str, float]
+"""Spent, by what on."""
+Hands = Callable[[Sequence[_Job]], Generator[tuple[_Job, Seconds | Exception], None, None]]
+"""Other processes that pick tomograms: each, as they are done, with the seconds or what went wrong."""
+
+
 def run_pick(
     tomograms: Sequence[Path],
     *,
@@ -177,6 +191,7 @@ def run_pick(
     threads: int | None = None,
     memory: float | None = None,
     shard: Shard | None = None,
+    cluster: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: bool = True,
@@ -197,10 +212,12 @@ def run_pick(
         settings: threshold and number of picks.
         options: how to read the inputs.
         star: flavour of particles.star; by default relion5 for tomograms of a tomograms.star, else relion31.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        threads: CPU threads.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`, or several with commas between: a process for each then picks
+            tomograms, and the first one trains. `auto` are all GPUs.
+        threads: CPU threads, of each process; by default the processes of a machine share its cores.
         memory: bytes that a tile may take on the device; by default devices.spare_memory.
         shard: pick this part only, and leave it to `collect` to make particles.star and run.json.
+        cluster: where to pick, see Cluster.parse; the folders must be the same ones there.
         resume: go on from the checkpoint of a training that was stopped, if there is one.
         overwrite: do everything anew and replace earlier results, and without `resume` a checkpoint.
         report: make report.html, and the pictures for it while the tomograms are in memory.
@@ -223,6 +240,9 @@ def run_pick(
             "every shard would train a model of its own",
             cure="train first (`cetpick train ... -o MODEL`), then give --model MODEL with --shard",
         )
+    if shard is not None and cluster is not None:
+        raise InputError("--shard and --cluster both share out the tomograms", cure="give one of them")
+    where = Cluster.parse(cluster) if cluster is not None else None
     record = RunRecord(
         "pick", {"pick": settings, "inputs": options, "train": training.settings if training else None, "star": star}
     )
@@ -269,7 +289,7 @@ def run_pick(
                     used,
                     train_record,
                     options=options,
-                    device=device,
+                    device=device.split(",")[0],
                     threads=threads,
                     resume=resume,
                     overwrite=overwrite,
@@ -281,8 +301,12 @@ def run_pick(
         if training is not None:
             _note_training(record, train_record, used, before=trained_before)
         network: TileableNetwork | None = None
-        if any(job.todo == "pick" for job in jobs):
-            resolved = resolve_device(device, threads=threads)
+        devices: list[str] = []
+        if to_pick := sum(job.todo == "pick" for job in jobs):
+            devices = [device] if where is not None and not where.is_local else resolve_devices(device)
+            devices = devices[:to_pick]
+            alone = where is None and len(devices) == 1
+            resolved = resolve_device(devices[0] if alone else "cpu", threads=threads)
             network, _ = load_model(used, resolved)
             record.values["device"] = device_name(resolved)
         stars = dict.fromkeys(entry.relion.star for entry in listing if entry.relion is not None)
@@ -312,7 +336,20 @@ def run_pick(
         batch = _Batch(
             output, record, plan, jobs, alone=shard is None, overwrite=overwrite, pictures=report, memory=memory
         )
-        batch.run(network, model_settings, summary, say)
+        hands: Hands | None = None
+        if where is not None or len(devices) > 1:
+            errand = _Errand(
+                folder=Path.cwd(),
+                output=output,
+                plan=replace(plan, listing=(), failures={}),
+                model=used,
+                device=device,
+                threads=threads,
+                pictures=report,
+                memory=memory,
+            )
+            hands = _hands(errand, where, devices, to_pick, say)
+        batch.run(network, model_settings, summary, say, hands)
 
         if shard is None and not batch.done:
             batch.withdraw()
@@ -352,10 +389,11 @@ class _Batch:
         overwrite: bool,
         pictures: bool,
         memory: float | None,
+        begun: bool = False,
     ) -> None:
         self.plan, self.done = plan, list[TomogramRecord]()
         self._output, self._record, self._jobs = output, record, jobs
-        self._alone, self._overwrite, self._pictures, self._begun = alone, overwrite, pictures, False
+        self._alone, self._overwrite, self._pictures, self._begun = alone, overwrite, pictures, begun
         self._memory = memory
 
     def run(
@@ -364,8 +402,9 @@ class _Batch:
         settings: ModelSettings,
         summary: PickSummary,
         say: Callable[[str], None],
+        hands: Hands | None = None,
     ) -> None:
-        """See to all tomograms; one that fails does so alone."""
+        """See to all tomograms, with `hands` in other processes; one that fails does so alone."""
         todo = [job for job in self._jobs if job.todo != "nothing"]
         for job in self._jobs:
             if job.todo == "nothing" and job.record is not None:
@@ -376,23 +415,57 @@ class _Batch:
             say(f"{len(self.done)} of {total} tomograms done before")
         if not self._alone:
             self._begin()  # `collect` is to know of a shard that has begun
-        for number, job in enumerate(todo, start=total - len(todo) + 1):
-            name = job.info.name
-            try:
-                done = self._cut(job, settings) if job.todo == "cut" else self._pick(job, network, settings)
-            except CetpickError as error:
-                self._fail(job, error)
-            except (OSError, MemoryError, RuntimeError) as error:  # torch: out of memory, unusable device
-                self._fail(job, CetpickError(f"{type(error).__name__}: {error}", file=job.info.path))
-            else:
+        with closing(self._outcomes(todo, network, settings, hands)) as outcomes:
+            for number, (job, done) in enumerate(outcomes, start=total - len(todo) + 1):
+                name = job.info.name
+                if isinstance(done, Exception):
+                    self._fail(job, done)
+                    say(f"{number}/{total} failed {name}")
+                    continue
                 self.done.append(done)
                 how = "picked"
                 if job.todo == "cut":
                     how = "cut again"
                     summary.cut_again.append(name)
                 say(f"{number}/{total} {how} {name}: {done.picks} picks of {done.candidates} candidates")
-                continue
-            say(f"{number}/{total} failed {name}")
+
+    def _outcomes(
+        self, todo: Sequence[_Job], network: TileableNetwork | None, settings: ModelSettings, hands: Hands | None
+    ) -> Generator[tuple[_Job, TomogramRecord | Exception], None, None]:
+        """Each tomogram with its new record, or with what went wrong; stored candidates are always cut here."""
+        for job in todo:
+            if job.todo == "cut" or hands is None:
+                try:
+                    done = self._cut(job, settings) if job.todo == "cut" else self._pick(job, network, settings)
+                except (CetpickError, OSError, MemoryError, RuntimeError) as error:  # torch: no memory, unusable device
+                    yield job, error
+                else:
+                    yield job, done
+        picks = [job for job in todo if job.todo == "pick"]
+        if hands is None or not picks:
+            return
+        self._begin()
+        with closing(hands(picks)) as handed:
+            for job, spent in handed:
+                yield job, spent if isinstance(spent, Exception) else self._arrived(job, spent)
+
+    def _arrived(self, job: _Job, spent: Seconds) -> TomogramRecord | CetpickError:
+        """The record of a tomogram that was picked elsewhere, once its files are to be seen from here."""
+        end = time.monotonic() + SEEN_WITHIN
+        while (record := complete_record(self._output, job.info.name, self.plan)) is None:
+            if time.monotonic() > end:
+                return CetpickError(
+                    "was picked, but the results are not to be seen here",
+                    file=record_file(self._output, job.info.name),
+                    expected=f"complete results within {SEEN_WITHIN:.0f} s",
+                    cure="let -o name a folder that all machines share",
+                )
+            time.sleep(0.5)
+        for what, seconds in spent.items():
+            self._record.add_seconds(what, seconds)
+        for text in record.warnings[len(job.warnings) :]:
+            warnings.warn(text, CetpickWarning, stacklevel=2)
+        return record
 
     def finish(self) -> Path:
         """Write the run file for the last time; returns it."""
@@ -462,8 +535,10 @@ class _Batch:
         with self._record.timed("cutting"):
             return write_tomogram(self._output, record, diameter=settings.diameter)
 
-    def _fail(self, job: _Job, error: CetpickError) -> None:
+    def _fail(self, job: _Job, error: Exception) -> None:
         """Note a failure, and take away results of the tomogram as it was before; candidates to be cut stay."""
+        if not isinstance(error, CetpickError):
+            error = CetpickError(f"{type(error).__name__}: {error}", file=job.info.path)
         self.plan = replace(self.plan, failures={**self.plan.failures, job.place: str(error)})
         if job.record is not None:
             self._begin()
@@ -471,6 +546,96 @@ class _Batch:
             write_run(self._output, self._record, self.plan)
         if job.todo == "pick":
             discard(self._output, job.info.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Errand:
+    """How to pick a tomogram in another process, perhaps on another machine; all of it stays in files there.
+
+    Attributes:
+        folder: that relative paths start at.
+        output: folder of results.
+        plan: of the run; neither listing nor failures are needed.
+        model: model file.
+        device: to compute on.
+        threads: CPU threads, None as torch has them.
+        pictures: for the report, too.
+        memory: as of pick_tomogram.
+    """
+
+    folder: Path
+    output: Path
+    plan: Plan
+    model: Path
+    device: str
+    threads: int | None
+    pictures: bool
+    memory: float | None
+
+    def __call__(self, job: _Job) -> Seconds | CetpickError:
+        """Pick a tomogram, unless a worker that was lost has done so; what is wrong with it, or the seconds.
+
+        Raises:
+            Exception: it may go better on another machine.
+        """
+        maker, cut, record = self.plan.maker, self.plan.cut, RunRecord("pick", {})
+        spent: dict[str, float] = record.values["seconds"]
+        if maker.cetpick != __version__:
+            raise CetpickError(
+                f"cetpick {maker.cetpick} gave work to cetpick {__version__}",
+                file=platform.node(),
+                cure="let the workers use the same installation",
+            )
+        # the client tells of warnings, which are in the record
+        with chdir(self.folder), scratch.using(self.output), warnings.catch_warnings():
+            warnings.showwarning = _say_nothing
+            stored = read_tomogram_record(self.output, job.info.name)
+            if judge(self.output, job.info, stored, maker, cut, rejected=job.rejected)[0] == "nothing":
+                return {}
+            network, settings, record.values["device"] = _loaded(self.model, maker.model, self.device, self.threads)
+            batch = _Batch(
+                self.output,
+                record,
+                self.plan,
+                [],
+                alone=False,
+                overwrite=False,
+                pictures=self.pictures,
+                memory=self.memory,
+                begun=True,
+            )
+            try:
+                batch._pick(job, network, settings)
+            except CetpickError as error:
+                return error
+        return spent
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: Path, sha256: str, device: str, threads: int | None) -> tuple[TileableNetwork, ModelSettings, str]:
+    """Network and settings of a model file, and what the device is called, kept for the next tomogram."""
+    resolved = resolve_device(device, threads=threads)
+    if Stamp.of(model).sha256 != sha256:
+        raise CetpickError("is another model than it was when the work was given out", file=model)
+    return *load_model(model, resolved), device_name(resolved)
+
+
+def _hands(
+    errand: _Errand, where: Cluster | None, devices: Sequence[str], jobs: int, say: Callable[[str], None]
+) -> Hands:
+    """The processes that pick so many tomograms: of a cluster, or one for each device."""
+    if where is not None and not where.is_local:
+        return partial(where.share_out, [replace(errand, threads=errand.threads or where.threads)], say=say)
+    count = len(devices)
+    if where is not None:
+        count = min(jobs, where.number or (cores() if "cpu" in devices else count))
+    threads = errand.threads or max(1, cores() // max(1, count))
+    errands = [replace(errand, device=devices[number % len(devices)], threads=threads) for number in range(count)]
+    return partial(in_processes, errands) if where is None else partial(where.share_out, errands, say=say)
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _open(listing: Sequence[Listed], part: Shard, options: InputOptions) -> tuple[list[_Job], dict[int, CetpickError]]:

@@ -157,8 +157,12 @@ class RunRecord:
         try:
             yield
         finally:
-            seconds = self.values["seconds"]
-            seconds[what] = round(seconds.get(what, 0.0) + time.monotonic() - start, 3)
+            self.add_seconds(what, time.monotonic() - start)
+
+    def add_seconds(self, what: str, seconds: float) -> None:
+        """Add to those of `what`."""
+        spent = self.values["seconds"]
+        spent[what] = round(spent.get(what, 0.0) + seconds, 3)
 
     def keeping_warnings(self) -> AbstractContextManager[None]:
         """Keep every CetpickWarning of the body, besides showing it."""

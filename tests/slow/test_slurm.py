@@ -1,4 +1,5 @@
-"""wrappers/slurm on a cluster of one node with two pretended GPUs: jobs are preempted, requeued and out of time."""
+"""A cluster of one node with two pretended GPUs: wrappers/slurm, whose jobs are preempted, requeued, out of time, and
+`pick --cluster`, whose workers are killed."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 WRAPPERS = Path(__file__).parents[2] / "wrappers" / "slurm"
 TOMOGRAMS = [f"sim/sim_{number:03}.mrc" for number in range(8)]
 TRAIN = "sim/sim_000.mrc --labels sim/labels/sim_000.mod --diameter 210 --count-hint 10 --device cpu"
+MAIN = [sys.executable, "-c", "from cetpick.cli import main; main()"]
 CONFIGURATION = """
 ClusterName=cetpick
 SlurmctldHost={host}
@@ -205,3 +207,80 @@ def test_a_training_that_runs_out_of_time_goes_on_and_a_cancelled_one_does_not(w
     assert log.read_text().count("out of time") == 1
     assert len(losses()) > len(first)
     assert losses()[: len(first)] == first
+
+
+@pytest.fixture
+def dask(work: Path, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What picks the tomograms as jobs of Dask, the fifth of them broken; it was trained for a few steps."""
+    pytest.importorskip("dask_jobqueue", reason="of the extra `cluster`")
+    (work / "dask").mkdir()
+    (work / "dask" / "jobqueue.yaml").write_text(
+        "jobqueue:\n  slurm:\n    cores: 1\n    memory: 2 GB\n    interface: lo\n    walltime: '01:00:00'\n"
+        "    log-directory: logs\n    job-extra-directives: ['--gres=gpu:1']\n"
+        "    job-script-prologue: ['echo $CUDA_VISIBLE_DEVICES >> gpus']\n"
+    )
+    monkeypatch.setenv("DASK_CONFIG", str(work / "dask"))
+    cetpick("train", *TRAIN.split(), "--steps", 6, "-o", "m.safetensors")
+    broken = Path(TOMOGRAMS[4])
+    broken.write_bytes(broken.read_bytes()[:1024] + bytes(broken.stat().st_size - 1024))
+    return ["pick", *TOMOGRAMS, "--model", "m.safetensors", "--device", "cpu", "--top", 40]
+
+
+def jobs_of_dask() -> list[str]:
+    """Numbers of the jobs that run."""
+    return output("squeue", "-h", "--name=dask-worker", "--states=RUNNING", "-o", "%A").split()
+
+
+def results(folder: str) -> dict[str, bytes]:
+    """What files hold, but those that tell times."""
+    paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix not in (".json", ".html")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_jobs_of_dask_that_are_killed_leave_all_done_once(dask: list[object]) -> None:
+    serial = subprocess.run([*MAIN, *map(str, dask), "-o", "serial"], check=False)
+    assert serial.returncode == 1  # the broken one
+    with Path("log").open("w") as log:
+        client = subprocess.Popen(
+            [*MAIN, *map(str, dask), "-o", "picks", "--cluster", "slurm:2"], stdout=log, stderr=log
+        )
+    try:
+        records = Path("picks/records")
+        wait_for(lambda: records.is_dir() and any(records.iterdir()), seconds=300)
+        first = set(jobs_of_dask())
+        assert first
+        output("scancel", "--signal=KILL", "--full", sorted(first)[0])
+        wait_for(lambda: client.poll() is not None or set(jobs_of_dask()) - first, seconds=300)
+        assert client.wait(600) == 1
+    finally:
+        client.kill()
+    said = Path("log").read_text()
+    names = [Path(name).stem for name in TOMOGRAMS]
+    assert "dashboard of Dask: http://" in said
+    assert [said.count(f" picked {name}: ") for name in names] == [1, 1, 1, 1, 0, 1, 1, 1]
+    assert f"failed: {TOMOGRAMS[4]}: all voxels are equal" in said
+    assert results("picks") == results("serial")
+    assert sorted(path.stem for path in records.iterdir()) == [name for name in names if name != names[4]]
+    assert set(Path("gpus").read_text().split()) == {"0", "1"}
+    wait_for(lambda: not output("squeue", "-h"), seconds=60)
+
+
+def test_a_client_that_is_stopped_takes_its_jobs_with_it_and_goes_on(dask: list[object]) -> None:
+    words = [*MAIN, *map(str, dask), "-o", "picks", "--cluster", "slurm:1"]
+    client = subprocess.Popen(words)
+    try:
+        wait_for(lambda: sorted(Path("picks").glob("records/*.json")), seconds=300)
+        client.terminate()
+        assert client.wait(60) == 143
+    finally:
+        client.kill()
+    wait_for(lambda: not output("squeue", "-h"), seconds=60)
+    done = {path: path.read_bytes() for path in Path("picks").glob("records/*.json")}
+    assert 0 < len(done) < len(TOMOGRAMS) - 1
+    again = subprocess.run(words, text=True, stderr=subprocess.PIPE, check=False)
+    assert again.returncode == 1
+    told = [line for line in again.stderr.splitlines() if line.endswith("tomograms done before")]
+    finished = int(told[0].split()[0]) if told else 0
+    assert finished >= len(done) - 1  # the last of these may have been on the way
+    assert sum(path.read_bytes() == content for path, content in done.items()) >= finished
+    assert len(list(Path("picks").glob("records/*.json"))) == len(TOMOGRAMS) - 1
