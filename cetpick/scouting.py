@@ -5,8 +5,8 @@ look-alikes, which must. The score of the network being trained cannot tell them
 not see as soon as it is taught that they are background, and what it is spared keeps its score. Two scouts can: each
 learns from half of the labels, with all else as background, so that the labels it was not shown fare as hidden
 particles do. Their ranks tell how many particles there are; and what both scouts, which share no label, rank high is
-probably a particle. Those places count little as background in the final training, the first of them not at all;
-everything else does, and most look-alikes are among it.
+probably a particle. Those places hardly count as background in the training that follows; everything else does, and
+most look-alikes are among it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,6 @@ USUAL = 0.065
 """Scatter of exact labels about the centres that scouts see, diameters, at most (docs/method.md)."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
-LEAST_DOUBTFUL = 0.1
-"""What the most improbable of the doubtful places weighs as background.
-
-Enough for look-alikes, which differ from the labels in some way that all of them teach, and little for hidden
-particles, which would have to be learned by heart one by one (docs/method.md).
-"""
 
 
 Ranks = NDArray[np.float64]
@@ -90,20 +84,28 @@ class Scouting:
     scatter: float
     scouts: Sequence[Scout] = ()
 
-    def doubtful(self, expected: float, most: float) -> list[tuple[Points, Ranks]]:
-        """The `most` best ranked candidates, by tomogram, and what each weighs as background.
+    def doubtful(self, hidden: float) -> list[Points]:
+        """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
+        return [points for points, _ in best_ranked(self.unlabelled, self.ranks, hidden)]
 
-        Nothing as far down the list as particles are expected to be unlabelled in all tomograms together, `expected` of
-        them; beyond that more and more, up to LEAST_DOUBTFUL at its end.
-        """
-        order = np.argsort(np.concatenate(self.ranks), kind="stable")
-        place = np.empty(len(order), np.intp)
-        place[order] = np.arange(len(order))
-        weights = LEAST_DOUBTFUL * np.clip((place - expected) / max(most - expected, 1.0), 0, 1)
-        ends = np.cumsum([len(ranks) for ranks in self.ranks])[:-1]
-        kept = (place < round(most)) & np.isfinite(np.concatenate(self.ranks))
-        by_tomogram = zip(self.unlabelled, np.split(kept, ends), np.split(weights, ends), strict=True)
-        return [(points[these], weight[these]) for points, these, weight in by_tomogram]
+
+def best_ranked(
+    points: Sequence[Points], ranks: Sequence[Ranks], number: float
+) -> list[tuple[Points, NDArray[np.intp]]]:
+    """The best ranked points of all tomograms together, by tomogram, each with its place in that list, 0 for the best.
+
+    Args:
+        points: (n, 3) of each tomogram.
+        ranks: (n,) of each tomogram, the lowest is the best; those that are infinite are never among them.
+        number: how many there are at most.
+    """
+    pooled = np.concatenate(ranks)
+    places = np.empty(len(pooled), np.intp)
+    places[np.argsort(pooled, kind="stable")] = np.arange(len(pooled))
+    chosen = (places < round(number)) & np.isfinite(pooled)
+    ends = np.cumsum([len(of) for of in ranks])[:-1]
+    split = zip(points, np.split(chosen, ends), np.split(places, ends), strict=True)
+    return [(of[these], place[these]) for of, these, place in split]
 
 
 def scout(

@@ -28,7 +28,7 @@ from cetpick.optimisation import Progress, optimise
 from cetpick.preprocess import prepare, without_gold
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
-from cetpick.scouting import Scout, candidates, scout
+from cetpick.scouting import Scout, best_ranked, candidates, scout
 
 FEWEST_LABELS = 3
 """Fewer labels than this are an error."""
@@ -45,6 +45,18 @@ SPARED = 1.5
 
 Rather too many than too few: a particle learned as background costs more than a look-alike spared (docs/method.md).
 """
+DOUBTFUL = 0.04
+"""What doubtful places weigh as background in the first round.
+
+Enough for look-alikes, which differ from the labels in some way that all of them teach, and little for hidden
+particles, which would have to be learned by heart one by one.
+"""
+SECOND = 0.3
+"""Steps of the second round, in units of those of the first."""
+SECOND_RATE = 0.5
+"""Its learning rate, likewise."""
+SURE = 1.2
+"""Candidates that weigh nothing as background in the second round, in units of the hidden particles expected."""
 PAPER_THRESHOLD = 0.25
 """The cut of the paper (section 4.1)."""
 
@@ -223,24 +235,37 @@ def train(
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
-            places = scouting.doubtful(count.expected - labels, SPARED * count.high - labels)
-            examples = [replace(e, doubtful=d, weights=w) for e, (d, w) in zip(examples, places, strict=True)]
+            places = scouting.doubtful(SPARED * count.high - labels)
+            examples = [
+                replace(e, doubtful=d, weights=np.full(len(d), DOUBTFUL)) for e, d in zip(examples, places, strict=True)
+            ]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
-    network, log = optimise(
-        DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device),
-        progress,
-        checkpoint=checkpoint,
-    )
-    found_in = [candidates(network, model, example) for example in examples]
-    outcomes = [_outcome(e, model.diameter, *found) for e, found in zip(examples, found_in, strict=True)]
-    if len(log) >= FEWEST_STEPS:
+    hidden = Count(*(number - labels if number else 0.0 for number in count))
+    first = DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device)
+    network, log = optimise(first, progress, checkpoint=checkpoint)
+    outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
+    told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
+    told["label_scatter"] = round(scatter, 4)
+    if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
+        second = DefaultRecipe(
+            _doubt_anew(examples, outcomes, seen.count),
+            settings=replace(
+                settings, steps=max(1, round(SECOND * len(log))), learning_rate=SECOND_RATE * settings.learning_rate
+            ),
+            model=model,
+            count=count.expected,
+            device=device,
+            network=network,
+        )
+        network, more = optimise(second, progress, what="second round", checkpoint=checkpoint)
+        log += [entry | {"step": entry["step"] + len(log)} for entry in more]
+        outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
+    judged = first.steps >= FEWEST_STEPS
+    if judged:
         require_learned(outcomes)
     unlabelled = _unlabelled_scores(outcomes)
     sensitivity: tuple[tuple[float, float], ...] = ()
-    hidden = Count(*(number - labels if number else 0.0 for number in count))
-    told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
-    told["label_scatter"] = round(scatter, 4)
     if (mixture := fit(logit(unlabelled), hidden)) is not None:
         count = Count(*(number + labels for number in mixture.count))
         model = replace(model, calibration=mixture.knots)
@@ -251,11 +276,35 @@ def train(
     threshold = choose_threshold(_unlabelled_scores(outcomes))  # labels score high whatever the others do
     low, expected, high = (number / len(examples) for number in count)
     model = replace(model, count=expected, count_limits=(low, high), sensitivity=sensitivity, threshold=threshold)
-    if len(log) >= FEWEST_STEPS:
+    if judged:
         warn_of_unlike(outcomes, threshold)
     return TrainedModel(
         network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
     )
+
+
+def _doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count) -> list[Example]:
+    """The examples with other doubtful places: the best unlabelled candidates of the network that they trained.
+
+    It ranks particles far better than the scouts did, and most look-alikes have sunk. So what it ranks high weighs
+    nothing as background, and what it ranks low all.
+
+    Args:
+        examples: training tomograms.
+        outcomes: of the network in them.
+        hidden: particles expected among the unlabelled candidates.
+    """
+    unlabelled = [~within(o.candidates, o.labels, o.radius) for o in outcomes]
+    sure, most = SURE * hidden.expected, SPARED * hidden.high
+    ranked = best_ranked(
+        [o.candidates[u] for o, u in zip(outcomes, unlabelled, strict=True)],
+        [-o.scores[u] for o, u in zip(outcomes, unlabelled, strict=True)],
+        most,
+    )
+    return [
+        replace(e, doubtful=points, weights=np.clip((place - sure) / max(most - sure, 1.0), 0, 1))
+        for e, (points, place) in zip(examples, ranked, strict=True)
+    ]
 
 
 def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -> None:

@@ -99,7 +99,7 @@ def picture(uri: str) -> np.ndarray:
 
 def test_one_file_tells_what_the_records_tell(pick: Run) -> None:
     _, out, _ = pick()
-    assert out.splitlines()[-1] == "results: out/particles.star, out/run.json, out/report.html"
+    assert out.splitlines()[-2] == "results: out/particles.star, out/run.json, out/report.html"
     text, values = page()
     record = run_json()
     assert "out/report.html" in record["outputs"]

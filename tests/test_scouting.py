@@ -13,7 +13,7 @@ from cetpick.geometry import Points
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates
-from cetpick.scouting import LEAST_DOUBTFUL, USUAL, Scouting, recentre, scout
+from cetpick.scouting import USUAL, Scouting, best_ranked, recentre, scout
 from cetpick.training import model_settings, train
 from tests.conftest import TinySet
 
@@ -35,14 +35,12 @@ def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
         labels=[np.zeros((4, 3))] * 2,
         scatter=0.0,
     )
-    two = found.doubtful(1, 2)
-    assert [p.tolist() for p, _ in two] == [[points[0][1].tolist()], [points[1][0].tolist()]]
-    assert [len(p) for p, _ in found.doubtful(0, 0)] == [0, 0]
+    two = found.doubtful(2)
+    assert [p.tolist() for p in two] == [[points[0][1].tolist()], [points[1][0].tolist()]]
+    assert [len(p) for p in found.doubtful(0)] == [0, 0]
     # what only one scout found is never spared
-    assert [len(p) for p, _ in found.doubtful(10, 1000)] == [2, 2]
-    # those that are expected weigh nothing, what follows more and more
-    assert found.doubtful(1, 4)[0][1].tolist() == pytest.approx([LEAST_DOUBTFUL / 3, 0])
-    assert found.doubtful(1, 4)[1][1].tolist() == pytest.approx([0, LEAST_DOUBTFUL * 2 / 3])
+    assert [len(p) for p in found.doubtful(1000)] == [2, 2]
+    assert [place.tolist() for _, place in best_ranked(points, found.ranks, 3)] == [[2, 0], [1]]
 
 
 def examples(tiny: TinySet, labels: np.ndarray) -> tuple[TrainSettings, object, list[Example]]:
@@ -95,7 +93,7 @@ def test_when_all_particles_are_labelled_nothing_is_left_out(tiny: TinySet, monk
         monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
         result = scout(settings, model, example, torch.device("cpu"))
         assert result.count.low >= len(truth)
-        assert [len(p) for p, _ in result.doubtful(0, result.count.expected - len(truth))] == [0]
+        assert [len(p) for p in result.doubtful(result.count.expected - len(truth))] == [0]
 
 
 def test_labels_beside_the_centres_are_moved() -> None:

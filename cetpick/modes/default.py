@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -62,6 +63,7 @@ class DefaultRecipe:
         model: ModelSettings,
         count: float,
         device: torch.device,
+        network: DefaultNetwork | None = None,
     ) -> None:
         """Prepare training.
 
@@ -71,14 +73,17 @@ class DefaultRecipe:
             model: working grid and network.
             count: expected particles in all examples together, labelled ones included.
             device: to train on.
+            network: to go on with; None for one that has learned nothing of these examples.
         """
         self.settings, self.device = settings, device
         self.steps = settings.steps or STEPS[settings.start]
-        network = build_network(model, seed=settings.seed)
-        assert isinstance(network, DefaultNetwork)
-        if settings.start == "pretrained":
-            load_pretrained(network)
-        self.network = network.to(device)
+        if network is None:
+            built = build_network(model, seed=settings.seed)
+            assert isinstance(built, DefaultNetwork)
+            network = built
+            if settings.start == "pretrained":
+                load_pretrained(network)
+        self.network = copy.deepcopy(network).to(device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         volumes = [TrainingVolume.place(e, crop=settings.crop, device=device) for e in examples]
         cell = [size * s for size, s in zip(model.voxel_size, network.stride, strict=True)]
