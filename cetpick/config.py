@@ -153,7 +153,7 @@ class TrainSettings:
     Attributes:
         mode: `default`, or `paper` for the published method.
         diameter: angstrom.
-        steps: of the final training, None for the mode's own number.
+        steps: of the final training's first round, None for the mode's own number.
         crops: crops a step.
         crop: (z, y, x) voxels of the working grid.
         learning_rate: peak of the cosine schedule of AdamW.

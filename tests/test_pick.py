@@ -510,7 +510,7 @@ def test_labels_outside_of_the_mask_teach_nothing(tiny: TinySet, tmp_path: Path,
         "--steps", "3", "--count-hint", "12", "--quiet", "--mask", tmp_path / "mask.mrc",
     )  # fmt: skip
     assert code == 0, err
-    assert "of 8 labels lie in padding or outside of the mask or slab" in " ".join(err.split())
+    assert "of 8 labels lie in padding, in gold, or outside of the mask or slab" in " ".join(err.split())
 
 
 def test_large_tomograms_are_picked_from_files_alike(
