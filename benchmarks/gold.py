@@ -22,9 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--diameter", type=float, required=True, help="of the particle, angstrom")
-    parser.add_argument(
-        "--labels", type=int, nargs="+", default=[5, 20, 10_000], help="random true places; a draw each"
-    )
+    parser.add_argument("--labels", type=int, nargs="+", default=[5, 20, 10_000], help="true places that are drawn")
     arguments = parser.parse_args()
     rows = []
     for file in sorted(arguments.folder.glob("*_gold.csv")):
