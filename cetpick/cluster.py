@@ -6,7 +6,6 @@ Queue, memory, GPUs and time of jobs are settings of dask-jobqueue, in its own f
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 import time
@@ -246,11 +245,6 @@ def pick(works: Sequence[Callable[[Item], Result]], item: Item) -> Result:
     name = get_worker().name
     with _one_at_a_time:
         return works[name % len(works) if isinstance(name, int) else 0](item)
-
-
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _nothing() -> None:

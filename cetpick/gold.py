@@ -68,7 +68,7 @@ def coarse(data: NDArray[Any], present: Mask | None, voxel_size: float) -> Volum
 
 
 def darkness(volume: Volume, labels: Points, voxel_size: float) -> NDArray[np.float64]:
-    """The lowest value (n,) within a voxel of each label.
+    """The lowest value (n,) within a voxel of each label, standard deviations.
 
     Args:
         volume: see coarse.
@@ -95,9 +95,19 @@ def find_gold(volume: Volume, least: float, *, diameter: float) -> Gold | None:
     """
     if volume.min() > -least:
         return None
-    parts, number = ndimage.label(volume < -FRINGE * least, CUBE)
-    deepest = np.asarray(ndimage.minimum(volume, parts, np.arange(1, number + 1)))
-    are_gold = 1 + np.flatnonzero(deepest <= -least)
-    away = ndimage.distance_transform_edt(~np.isin(parts, are_gold))
-    mask: Mask = away <= SURFACE * diameter / VOXEL
-    return Gold(mask=mask, places=len(are_gold))
+    dark = volume < -FRINGE * least
+    parts = scratch.zeros(volume.shape, np.int32)
+    number = ndimage.label(dark, CUBE, output=parts)
+    # few voxels are that dark, so only these are looked at one by one
+    at = np.flatnonzero(dark)
+    part = parts.reshape(-1)[at]
+    deepest = np.zeros(number + 1, np.float32)
+    np.minimum.at(deepest, part, volume.reshape(-1)[at])
+    is_gold = deepest <= -least
+    cells = np.stack(np.unravel_index(at[is_gold[part]], volume.shape), axis=1)
+    mask = np.zeros(volume.shape, bool)
+    reach = SURFACE * diameter / VOXEL
+    lattice = np.indices((2 * int(reach) + 1,) * 3).reshape(3, -1).T - int(reach)
+    for offset in lattice[np.linalg.norm(lattice, axis=1) <= reach]:
+        mask[tuple(np.clip(cells + offset, 0, np.array(volume.shape) - 1).T)] = True
+    return Gold(mask=mask, places=int(is_gold.sum()))

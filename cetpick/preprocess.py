@@ -218,7 +218,7 @@ class Prepared:
         valid: like volume, False where the tomogram holds no data, or lies outside of its region; None when all counts.
         voxel_size: (z, y, x) angstrom of the working grid.
         exclusions: what was left out.
-        coarse: the tomogram as gold is looked for in it, see gold.py; None when it is not to be.
+        coarse: the tomogram as gold is looked for in it, see gold.py; None when it is not to be, or has been.
         gold: like volume, True in gold, where `valid` is False; None when there is none.
     """
 
@@ -311,6 +311,7 @@ def without_gold(prepared: Prepared, least: float, *, diameter: float) -> Prepar
         diameter: of the particle, angstrom.
     """
     found = None if prepared.coarse is None else find_gold(prepared.coarse, least, diameter=diameter)
+    prepared = replace(prepared, coarse=None)
     if found is None:
         return prepared
     shape = prepared.volume.shape

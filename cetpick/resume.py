@@ -1,7 +1,7 @@
 """Checkpoints: the state of a training that was stopped, so that it goes on as if it had not been.
 
-A training has parts (two scouts and the final one), told apart by the name that `optimise` gives them. The file holds
-the last state of each part begun; a part that was finished takes no further step when it is restored.
+A training has parts (two scouts and two rounds of the final one), told apart by the name that `optimise` gives them.
+The file holds the last state of each part begun; a part that was finished takes no further step when it is restored.
 """
 
 from __future__ import annotations

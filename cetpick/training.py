@@ -264,15 +264,13 @@ def train(
     judged = first.steps >= FEWEST_STEPS
     if judged:
         require_learned(outcomes)
-    unlabelled = _unlabelled_scores(outcomes)
+    logits = logit(_unlabelled_scores(outcomes))
     sensitivity: tuple[tuple[float, float], ...] = ()
-    if (mixture := fit(logit(unlabelled), hidden)) is not None:
+    if (mixture := fit(logits, hidden)) is not None:
         count = Count(*(number + labels for number in mixture.count))
         model = replace(model, calibration=mixture.knots)
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
-        sensitivity = tuple(
-            (n / len(examples), (picks_if(n - labels, logit(unlabelled)) + labels) / len(examples)) for n in count
-        )
+        sensitivity = tuple((n / len(examples), (picks_if(n - labels, logits) + labels) / len(examples)) for n in count)
     threshold = choose_threshold(_unlabelled_scores(outcomes))  # labels score high whatever the others do
     low, expected, high = (number / len(examples) for number in count)
     model = replace(model, count=expected, count_limits=(low, high), sensitivity=sensitivity, threshold=threshold)

@@ -395,7 +395,6 @@ def test_fifty_tomograms_of_noise_stay_below_15_mb() -> None:
         particles=2000.0,
         everything=3000.0,
         flags=["high number of picks", "low contrast"],
-        warnings=[],
         candidates=Candidates(xyz=xyz, scores=scores, stored=np.arange(6000)),
         view=views.make_view(prepared(volume), xyz, scores, grid, diameter=60.0, picks=3000),
     )

@@ -84,7 +84,10 @@ Reject = Annotated[
 ]
 Diameter = Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Particle diameter.")]
 Mode = Annotated[ModeName, typer.Option(help="The method: cetpick's own, or the published one.")]
-Steps = Annotated[int | None, typer.Option(help="Training steps; by default the mode's own number.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Training steps, of the first round; by default the mode's own number."),
+]
 CountHint = Annotated[
     float | None, typer.Option(metavar="N", help="Expected particles in a tomogram; estimated when not given.")
 ]

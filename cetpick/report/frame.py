@@ -73,7 +73,7 @@ def render(
         style=_part("page.css"),
         script=_part("common.js") + _part(f"{kind}.js"),
         data=_json(values),
-        body=_filled(f"{kind}.html", viewer=_part("viewer.html"), **parts),
+        body=_filled(f"{kind}.html", viewer=_part("viewer.html"), threshold=_part("threshold.html"), **parts),
     )
 
 

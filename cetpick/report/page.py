@@ -65,7 +65,6 @@ class Section:
         particles: how many of them are expected to be particles.
         everything: particles expected among all candidates, None when scores are no probabilities.
         flags: what is unlike the other tomograms.
-        warnings: that were given.
         labels, rejected: (n, 3) places in it that the training was given, and that are no particles, voxels.
         candidates: of it.
         view: its pictures, as views.make_view has them; None without.
@@ -77,7 +76,6 @@ class Section:
     particles: float
     everything: float | None
     flags: Sequence[str]
-    warnings: Sequence[str]
     labels: Sequence[Sequence[float]] = ()
     rejected: Sequence[Sequence[float]] = ()
     candidates: Candidates

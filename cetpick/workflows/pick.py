@@ -18,7 +18,7 @@ import pandas as pd
 from cetpick import __version__, scratch
 from cetpick.calibration import within
 from cetpick.checkpoint import load_model
-from cetpick.cluster import Cluster, cores
+from cetpick.cluster import Cluster
 from cetpick.config import ModelSettings, PickSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device, resolve_devices
 from cetpick.errors import CetpickError, CetpickWarning, InputError
@@ -29,7 +29,7 @@ from cetpick.io.relion import Flavour
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import Prepared, prepare, valid_voxels
-from cetpick.processes import in_processes
+from cetpick.processes import cores, in_processes
 from cetpick.records import TomogramInfo
 from cetpick.tiling import TileableNetwork
 from cetpick.workflows.collect import run_collect

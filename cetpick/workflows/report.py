@@ -321,7 +321,6 @@ class _Reporter:
             particles=record.particles,
             everything=record.expected[0].particles if record.expected else None,
             flags=self._summary.flagged.get(name, []),
-            warnings=list(record.warnings),
             labels=record.labels,
             rejected=record.rejected,
             candidates=Candidates(
