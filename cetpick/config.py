@@ -67,8 +67,8 @@ class ModelSettings:
         count_limits: they enclose the count with a probability of 80 %.
         sensitivity: for its lower limit, itself and its upper limit the count, and how many picks a training tomogram
             would give if it were known to be that.
-        gold: standard deviations below the median from which coarse voxels are gold, see gold.py; None when it is not
-            looked for.
+        gold: from where on a coarse voxel is gold, see contamination.least_of_gold; None when it is not looked for.
+        carbon: the same of carbon, see contamination.least_of_carbon.
         skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
         stored_voxel_size: angstrom a voxel of the training tomograms.
         provenance: how the model was made: version, seed, steps, labels by tomogram.
@@ -88,6 +88,7 @@ class ModelSettings:
     count_limits: tuple[float, float] = (0.0, 0.0)
     sensitivity: tuple[tuple[float, float], ...] = ()
     gold: float | None = None
+    carbon: float | None = None
     skewness: float = 0.0
     stored_voxel_size: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -107,7 +108,8 @@ class ModelSettings:
         rising = all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(self.calibration))
         _require(rising, "calibration", self.calibration, "pairs of rising logits")
         _require(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
-        _require(self.gold is None or self.gold > 0, "gold", self.gold, "above 0 standard deviations")
+        for name, level in (("gold", self.gold), ("carbon", self.carbon)):
+            _require(level is None or level > 0, name, level, "above 0 standard deviations")
         _require(self.stored_voxel_size >= 0, "stored_voxel_size", self.stored_voxel_size, "angstrom")
 
     @property

@@ -103,8 +103,9 @@ class TrainingVolume:
         """Pad an example to the size of a crop (z, y, x) at least and move it to the device."""
         volume, valid = example.prepared.volume, example.prepared.valid
         present = np.ones(volume.shape, bool) if valid is None else valid
-        if example.prepared.gold is not None:
-            present = present | example.prepared.gold  # background for certain, where no candidate comes from
+        if example.prepared.contaminated is not None:
+            # background for certain, where no candidate comes from
+            present = present | example.prepared.contaminated
         padding = [(0, max(0, c - n)) for c, n in zip(crop, volume.shape, strict=True)]
         arrays = {
             "voxels": np.pad(volume, padding),

@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from cetpick import scratch
 from cetpick.config import ModelSettings
+from cetpick.contamination import coarse, find
 from cetpick.errors import CetpickWarning, InputError
-from cetpick.gold import coarse, find_gold
-from cetpick.records import Tomogram
+from cetpick.records import Region, Tomogram
 from cetpick.voxels import (
     STATISTICS_SAMPLE,
     Mask,
@@ -28,6 +28,10 @@ from cetpick.voxels import (
 )
 
 CUBE = np.ones((3, 3, 3), bool)
+EMPTY = 0.25
+"""A slice is empty if its grey values spread less than that, in units of what is typical of slices."""
+ROWS = 32
+"""Rows at least that the spread of a slice is taken from, when it has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +41,29 @@ class Exclusions:
     Attributes:
         not_finite: NaN or infinite voxels.
         padding: voxels of constant padding that touches the border.
+        empty: other voxels in slices of nearly constant values.
         off_slab: other voxels that lie outside of the slab where particles are looked for.
         masked: voxels that lie in the slab, and outside of the mask.
         gold: other voxels in and about gold, to the precision of the working grid.
         gold_places: connected parts of these.
+        carbon: other voxels at edges of carbon.
         total: voxels in the volume.
     """
 
     not_finite: int
     padding: int
+    empty: int = 0
     off_slab: int = 0
     masked: int = 0
     gold: int = 0
     gold_places: int = 0
+    carbon: int = 0
     total: int
 
     @property
     def fraction(self) -> float:
         """Share of the volume without data, 0 to 1."""
-        return (self.not_finite + self.padding) / self.total
+        return (self.not_finite + self.padding + self.empty) / self.total
 
 
 def padding_mask(data: NDArray[Any]) -> Mask:
@@ -113,6 +121,25 @@ def _blocks_of(data: NDArray[Any], value: float) -> Mask | None:
     return opened
 
 
+def empty_slices(data: NDArray[Any], padding: Mask) -> NDArray[np.bool_]:
+    """Which slices (z,) hold next to nothing: their grey values spread less than EMPTY of what is typical of slices.
+
+    Args:
+        data: (z, y, x).
+        padding: see padding_mask; a slice of nothing else is not meant.
+    """
+    spread = np.full(len(data), np.nan)
+    step = max(1, data.shape[1] // ROWS)
+    for z in range(len(data)):
+        rows = data[z, ::step].astype(np.float32)
+        rows = rows[np.isfinite(rows) & ~padding[z, ::step]]
+        if len(rows):
+            spread[z] = centre_and_spread(rows)[1]
+    varied = spread[spread > 0]
+    empty: NDArray[np.bool_] = spread < EMPTY * (np.median(varied) if len(varied) else 0)
+    return empty
+
+
 def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
     """Voxels that carry signal, as a mask (z, y, x), or None when all do.
 
@@ -133,33 +160,35 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
             found=f"the value {seen[0]} everywhere" if len(seen) else "NaN or infinite values everywhere",
             cure="give the reconstructed tomogram, not a mask or an empty file",
         )
-    not_finite = 0
+    keep, not_finite = tomogram.info.region.keep, 0
     if np.issubdtype(data.dtype, np.floating):
         not_finite = sum(int(np.count_nonzero(~np.isfinite(data[slab]))) for slab in scratch.slabs(data.shape))
-    padding = padding_mask(data)
+    padding = scratch.zeros(data.shape, bool) if "padding" in keep else padding_mask(data)
     padded = sum(int(padding[slab].sum()) for slab in scratch.slabs(data.shape))
-    found = Exclusions(not_finite=not_finite, padding=padded, total=data.size)
+    empty = np.zeros(len(data), bool) if "empty" in keep else empty_slices(data, padding)
+    if not not_finite and not padded and not empty.any():
+        return None, Exclusions(not_finite=0, padding=0, total=data.size)
+    valid, in_empty = padding, 0
+    for slab in scratch.slabs(data.shape):
+        held = ~padding[slab]
+        if not_finite:
+            held &= np.isfinite(data[slab])
+        in_empty += int(held[empty[slab]].sum())
+        held[empty[slab]] = False
+        valid[slab] = held
+    found = Exclusions(not_finite=not_finite, padding=padded, empty=in_empty, total=data.size)
+    told = f"{not_finite} not finite, {padded} constant padding, {in_empty} in empty slices"
     if found.fraction > 0.5:
         raise InputError(
             "more than half of the tomogram holds no data",
             file=tomogram.info.path,
-            expected="at most 50 % of NaN, infinite or padding voxels",
-            found=f"{found.fraction:.0%} ({not_finite} not finite, {padded} constant padding)",
+            expected="at most 50 % of NaN, infinite or padding voxels, or voxels in empty slices",
+            found=f"{found.fraction:.0%} ({told})",
             cure="reconstruct or trim the tomogram again; check that it is not truncated or empty",
         )
-    if not not_finite and not padded:
-        return None, found
     warnings.warn(
-        f"{tomogram.info.path}: {not_finite} NaN or infinite and {padded} constant padding voxels "
-        f"({found.fraction:.1%}) are left out",
-        CetpickWarning,
-        stacklevel=2,
+        f"{tomogram.info.path}: {found.fraction:.1%} of the voxels are left out ({told})", CetpickWarning, stacklevel=2
     )
-    valid = padding
-    for slab in scratch.slabs(data.shape):
-        valid[slab] = ~padding[slab]
-        if not_finite:
-            valid[slab] &= np.isfinite(data[slab])
     return valid, found
 
 
@@ -198,7 +227,7 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
             found=f"none within mask {region.mask} and slab {region.slab}",
             cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
         )
-    holding_data = tomogram.data.size - exclusions.not_finite - exclusions.padding
+    holding_data = tomogram.data.size - exclusions.not_finite - exclusions.padding - exclusions.empty
     return counted, replace(exclusions, off_slab=holding_data - in_slab, masked=in_slab - number)
 
 
@@ -218,8 +247,8 @@ class Prepared:
         valid: like volume, False where the tomogram holds no data, or lies outside of its region; None when all counts.
         voxel_size: (z, y, x) angstrom of the working grid.
         exclusions: what was left out.
-        coarse: the tomogram as gold is looked for in it, see gold.py; None when it is not to be, or has been.
-        gold: like volume, True in gold, where `valid` is False; None when there is none.
+        coarse: the tomogram as contamination.py looks for gold and carbon in it; None when it is not to, or has.
+        contaminated: like volume, True in these, where `valid` is False; None when there are none.
     """
 
     volume: Volume
@@ -227,7 +256,7 @@ class Prepared:
     voxel_size: tuple[float, float, float]
     exclusions: Exclusions
     coarse: Volume | None = None
-    gold: Mask | None = None
+    contaminated: Mask | None = None
 
     @property
     def skewness(self) -> float:
@@ -245,8 +274,8 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     """Normalise a tomogram and bring it to the working grid of a model.
 
     `default` mode: robust z-score, clipped (gold, hot pixels), resampled, robust z-score again, since resampling takes
-    noise away; gold is left out if the settings tell what is. `paper` mode: resampled if need be, z pairs merged by
-    maximum, plain z-score.
+    noise away; gold and carbon are left out if the settings tell what is. `paper` mode: resampled if need be, z pairs
+    merged by maximum, plain z-score.
 
     Raises:
         InputError: more than half of the volume holds no data, or all voxels are equal.
@@ -291,39 +320,53 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     for slab in scratch.slabs(volume.shape):
         # a particle at the border of its region is seen whole
         volume[slab] = score(volume[slab], None if holds_data is None else holds_data[slab])
-    look_for_gold = not (paper or tomogram.info.region.keep_gold)
+    look = not paper and not {"gold", "carbon"} <= set(tomogram.info.region.keep)
     prepared = Prepared(
         volume=volume,
         valid=valid,
         voxel_size=settings.voxel_size,
         exclusions=exclusions,
-        coarse=coarse(data, present, stored) if look_for_gold else None,
+        coarse=coarse(data, present, stored) if look else None,
     )
-    return prepared if settings.gold is None else without_gold(prepared, settings.gold, diameter=settings.diameter)
+    if settings.gold is None and settings.carbon is None:
+        return prepared
+    return without_contamination(prepared, settings, tomogram.info.region)
 
 
-def without_gold(prepared: Prepared, least: float, *, diameter: float) -> Prepared:
-    """The same tomogram, where gold is no place for a particle.
+def without_contamination(prepared: Prepared, settings: ModelSettings, region: Region) -> Prepared:
+    """The same tomogram, where gold and carbon are no place for a particle.
 
     Args:
         prepared: as prepare leaves it without that.
-        least: what is gold, see gold.least_of_gold.
-        diameter: of the particle, angstrom.
+        settings: tell what is gold and carbon.
+        region: tells which of these to keep.
     """
-    found = None if prepared.coarse is None else find_gold(prepared.coarse, least, diameter=diameter)
+    if prepared.coarse is None:
+        return prepared
+    found = find(
+        prepared.coarse,
+        gold=None if "gold" in region.keep else settings.gold,
+        carbon=None if "carbon" in region.keep else settings.carbon,
+        diameter=settings.diameter,
+    )
     prepared = replace(prepared, coarse=None)
-    if found is None:
+    masks = {"gold": found.gold, "carbon": found.carbon}
+    if found.gold is None and found.carbon is None:
         return prepared
     shape = prepared.volume.shape
-    z, y, x = (np.arange(n) * m // n for n, m in zip(shape, found.mask.shape, strict=True))
-    plane = np.ix_(y, x)
-    gold, valid, number = scratch.zeros(shape, bool), scratch.zeros(shape, bool), 0
+    contaminated, valid = scratch.zeros(shape, bool), scratch.zeros(shape, bool)
+    numbers = dict.fromkeys(masks, 0)
     for i in range(shape[0]):
-        gold[i] = found.mask[z[i]][plane]
-        if prepared.valid is not None:
-            gold[i] &= prepared.valid[i]
-        valid[i] = ~gold[i] if prepared.valid is None else prepared.valid[i] & ~gold[i]
-        number += int(gold[i].sum())
-    lost = round(prepared.exclusions.total * number / prepared.volume.size)
-    exclusions = replace(prepared.exclusions, gold=lost, gold_places=found.places)
-    return replace(prepared, valid=valid, gold=gold, exclusions=exclusions)
+        clean = np.ones(shape[1:], bool) if prepared.valid is None else prepared.valid[i].copy()
+        for what, mask in masks.items():
+            if mask is not None:
+                # the same extent on another grid
+                z, y, x = (np.arange(n) * m // n for n, m in zip(shape, mask.shape, strict=True))
+                here = clean & mask[z[i]][np.ix_(y, x)]
+                numbers[what] += int(here.sum())
+                contaminated[i] |= here
+                clean &= ~here
+        valid[i] = clean
+    lost = {what: round(prepared.exclusions.total * n / prepared.volume.size) for what, n in numbers.items()}
+    exclusions = replace(prepared.exclusions, **lost, gold_places=found.gold_places)
+    return replace(prepared, valid=valid, contaminated=contaminated, exclusions=exclusions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -73,6 +73,10 @@ class RelionTomogram:
         return self.pixel_size * self.binning
 
 
+Unwanted = Literal["padding", "empty", "gold", "carbon"]
+"""What is found and left out of a tomogram by itself: padding, empty slices, gold, edges of carbon."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Region:
     """Where in a tomogram particles are learned and looked for: everywhere, unless something limits it.
@@ -81,13 +85,13 @@ class Region:
         mask: a volume of the same extent, on any grid; where it is above 0.
         mask_version: bytes of that file, and when it was last written to, nanoseconds since 1970.
         slab: from and to along z, angstrom from the first face of the tomogram.
-        keep_gold: whether particles may lie in gold, which is not looked for then.
+        keep: what is not looked for, so that particles may lie in it.
     """
 
     mask: Path | None = None
     mask_version: tuple[int, int] | None = None
     slab: tuple[float, float] | None = None
-    keep_gold: bool = False
+    keep: tuple[Unwanted, ...] = ()
 
 
 EVERYWHERE = Region()

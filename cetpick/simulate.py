@@ -44,7 +44,12 @@ PHASE_PER_ANGSTROM = 6.53e-4 * 2.5
 """Radian an angstrom of protein adds to ice: the interaction constant at 300 kV times 2.5 V more inner potential."""
 GOLD_DENSITY = 10.0
 LIPID_DENSITY = 1.5
+CARBON_DENSITY = 2.0
 """Densities relative to ice, protein = 1."""
+HOLE_RADIUS = 6000.0
+"""Of the hole in a carbon film, angstrom."""
+CARBON_REACH = 0.25
+"""Distance of the hole's edge from the middle of the box, in units of its shorter side along x or y."""
 LEAFLET_DISTANCE = 36.0
 LEAFLET_THICKNESS = 20.0
 """Of the two leaflets of a membrane, angstrom."""
@@ -150,6 +155,8 @@ class SimulationSettings:
         counts: how many of each species of `shapes`, and of ``gold``, lie in the box.
         shapes: the protein species; they are placed one after the other, the first of them before the gold.
         vesicles: number of membranes around a centre in the box, cut where they leave box or ice.
+        carbon: thickness of a carbon film at the lower face of the ice, angstrom; the edge of a hole in it crosses the
+            box. 0 for none.
         ice: thickness of the ice, as a fraction of the box along z.
         gold_diameter: angstrom.
         dose: of the whole series, electrons per square angstrom: less is noisier.
@@ -171,6 +178,7 @@ class SimulationSettings:
     seed: int = 0
     diameter: float = 210.0
     vesicles: int = 1
+    carbon: float = 0.0
     ice: float = 0.8
     gold_diameter: float = 100.0
     dose: float = 100.0
@@ -185,7 +193,7 @@ class SimulationSettings:
         positive = ("voxel_size", "diameter", "ice", "gold_diameter", "dose", "defocus", "pixel_size")
         for name in positive:
             _check(0 < getattr(self, name) < np.inf, name, "a positive number", getattr(self, name))
-        for name in ("seed", "vesicles", "defocus_jitter", "misalignment"):
+        for name in ("seed", "vesicles", "carbon", "defocus_jitter", "misalignment"):
             _check(0 <= getattr(self, name) < np.inf, name, "zero or a positive number", getattr(self, name))
         _check(len(self.size) == 3 and min(self.shape) >= 1, "size", "at least a voxel along x, y and z", self.size)
         _check(self.ice <= 1, "ice", "a fraction of the box, at most 1", self.ice)
@@ -324,6 +332,11 @@ def _specimen(settings: SimulationSettings, rng: np.random.Generator) -> tuple[p
     masses = [LIPID_DENSITY * LEAFLET_THICKNESS * settings.spacing**2] * len(clouds)
     for cloud in clouds:
         space.occupy(cloud)
+    if settings.carbon:
+        film = _carbon(settings, rng, beside)
+        space.occupy(film)
+        clouds.append(film)
+        masses.append(CARBON_DENSITY * settings.spacing**3)
     tables = []
     first, *others = settings.shapes
     for species in (first, "gold", *others):
@@ -362,6 +375,21 @@ def _membrane(settings: SimulationSettings, rng: np.random.Generator) -> Points:
         leaflets.append(centre + distance * directions / np.linalg.norm(directions, axis=1, keepdims=True))
     points = np.concatenate(leaflets)
     return points[((points >= low) & (points < high)).all(axis=1)]
+
+
+def _carbon(settings: SimulationSettings, rng: np.random.Generator, beside: float) -> Points:
+    """Points of a carbon film around a hole, in the box and as far as `beside` it along x."""
+    x, y, _ = settings.size
+    bottom, top = settings.ice_faces
+    low, high = np.array([-beside, 0, bottom]), np.array([x + beside, y, min(top, bottom + settings.carbon)])
+    numbers = ((high - low) / settings.spacing).astype(int)
+    cells = np.indices(tuple(numbers)).reshape(3, -1).T
+    points = low + (cells + rng.uniform(0, 1, cells.shape)) * settings.spacing
+    direction = rng.uniform(0, 2 * np.pi)
+    middle = HOLE_RADIUS - CARBON_REACH * min(x, y)
+    hole = np.array([x / 2 - middle * np.cos(direction), y / 2 - middle * np.sin(direction)])
+    film: Points = points[np.linalg.norm(points[:, :2] - hole, axis=1) > HOLE_RADIUS]
+    return film
 
 
 def _place(

@@ -14,18 +14,18 @@ from scipy.special import expit, logit
 
 from cetpick.calibration import Count, choose_threshold, estimate_count, within
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
+from cetpick.contamination import darkness, least_of_carbon, least_of_gold, smoothed, strength
 from cetpick.dataset import Example
 from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
-from cetpick.gold import darkness, least_of_gold
 from cetpick.mixture import calibrate, fit, picks_if
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
-from cetpick.preprocess import prepare, without_gold
+from cetpick.preprocess import prepare, without_contamination
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
 from cetpick.scouting import Scout, best_ranked, candidates, scout
@@ -194,11 +194,8 @@ def train(
     examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
     if rejected:
         examples = [replace(e, rejected=places) for e, places in zip(examples, rejected, strict=True)]
-    model = replace(model, gold=_least_of_gold(examples))
-    if model.gold is not None:
-        examples = [
-            replace(e, prepared=without_gold(e.prepared, model.gold, diameter=model.diameter)) for e in examples
-        ]
+    model = _told_contamination(model, examples)
+    examples = [replace(e, prepared=without_contamination(e.prepared, model, e.tomogram.info.region)) for e in examples]
     examples = [_labels_with_data(example) for example in examples]
     given = [example.labels for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
@@ -321,10 +318,18 @@ def _refuse_crowd(hint: float, infos: Sequence[TomogramInfo], diameter: float) -
         )
 
 
-def _least_of_gold(examples: Sequence[Example]) -> float | None:
-    """From what on the examples' voxels are gold, None if it is not to be looked for."""
-    told = [darkness(e.prepared.coarse, e.labels, e.voxel_size) for e in examples if e.prepared.coarse is not None]
-    return least_of_gold(told) if told else None
+def _told_contamination(model: ModelSettings, examples: Sequence[Example]) -> ModelSettings:
+    """The settings with what the examples' labels tell of gold and carbon, None if these are not to be looked for."""
+    gold, carbon = [], []
+    for of in examples:
+        volume, keep = of.prepared.coarse, of.tomogram.info.region.keep
+        if volume is not None and "gold" not in keep:
+            gold.append(darkness(volume, of.labels, of.voxel_size))
+        if volume is not None and "carbon" not in keep:
+            carbon.append(strength(smoothed(volume), of.labels, of.voxel_size))
+    return replace(
+        model, gold=least_of_gold(gold) if gold else None, carbon=least_of_carbon(carbon) if carbon else None
+    )
 
 
 def _labels_with_data(example: Example) -> Example:
@@ -348,12 +353,12 @@ def _labels_with_data(example: Example) -> Example:
         raise InputError(
             f"no label of tomogram {info.name} lies where there are data to learn from",
             file=info.path,
-            found=f"{outside} labels in padding, in gold, or outside of the mask or slab",
-            cure="check --mask and --slab, and the labels with `cetpick check`; --keep-gold does not look for gold",
+            found=f"{outside} labels in padding, gold or carbon, or outside of the mask or slab",
+            cure="check --mask and --slab, and the labels with `cetpick check`; --keep gold does not look for gold",
         )
     if outside:
         warnings.warn(
-            f"{info.path}: {outside} of {len(cells)} labels lie in padding, in gold, or outside of the mask or "
+            f"{info.path}: {outside} of {len(cells)} labels lie in padding, gold or carbon, or outside of the mask or "
             "slab; nothing is learned from them",
             CetpickWarning,
             stacklevel=3,

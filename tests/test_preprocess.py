@@ -3,7 +3,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -28,9 +28,10 @@ def resample(volume: np.ndarray, scale: tuple[float, float, float]) -> np.ndarra
     return np.concatenate([slab for _, slab in resampled(lambda *part: volume[part], volume.shape, scale)])
 
 
-def tomogram(data: np.ndarray, voxel_size: float = 10.0) -> Tomogram:
+def tomogram(data: np.ndarray, voxel_size: float = 10.0, **region: Any) -> Tomogram:
     grid = Grid(shape=data.shape, voxel_size=voxel_size)
-    return Tomogram(info=TomogramInfo(name="t", path=Path("t.mrc"), grid=grid), data=data)
+    info = TomogramInfo(name="t", path=Path("t.mrc"), grid=grid, region=Region(**region))
+    return Tomogram(info=info, data=data)
 
 
 def noise(shape: tuple[int, int, int] = (12, 20, 24)) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_excluded_voxels_are_counted_said_and_zero() -> None:
     data[0, 0, 0], data[3, 4, 5] = np.nan, np.inf
     data[:, :, :4] = 0
     data[0, 0, 0] = np.nan
-    with pytest.warns(CetpickWarning, match=r"t\.mrc: 2 NaN or infinite and 95[0-9] constant padding"):
+    with pytest.warns(CetpickWarning, match=r"t\.mrc: .*2 not finite, 95[0-9] constant padding, 0 in empty"):
         valid, exclusions = valid_voxels(tomogram(data))
     assert valid is not None
     assert not valid[3, 4, 5]
@@ -78,6 +79,30 @@ def test_excluded_voxels_are_counted_said_and_zero() -> None:
     clean = prepared.volume[valid]
     assert abs(np.median(clean)) < 0.05
     assert 0.9 < clean.std() < 1.1
+
+
+@pytest.mark.parametrize("contrast", [0, 0.1])
+def test_slices_of_next_to_nothing_are_left_out(contrast: float) -> None:
+    data = noise((24, 40, 40))
+    data[:, :, :4] = 0
+    nothing = [0, 1, 22, 23]
+    data[nothing, :, 4:] = 100 + contrast * (data[nothing, :, 4:] - 100)
+    with pytest.warns(CetpickWarning, match=f"{4 * 40 * 36} in empty slices"):
+        valid, exclusions = valid_voxels(tomogram(data))
+    assert valid is not None
+    assert valid.any(axis=(1, 2)).tolist() == [z not in nothing for z in range(24)]
+    assert exclusions.empty == 4 * 40 * 36
+    assert exclusions.padding == 24 * 40 * 4
+    with pytest.warns(CetpickWarning):
+        kept, _ = valid_voxels(tomogram(data, keep=("empty",)))
+    assert kept is not None
+    assert kept[:, :, 4:].all()
+
+
+def test_padding_is_kept_on_demand() -> None:
+    data = noise()
+    data[:, :, :4] = 0
+    assert valid_voxels(tomogram(data, keep=("padding",)))[0] is None
 
 
 @pytest.mark.parametrize("bad", ["half", "constant", "nan"])
@@ -160,7 +185,7 @@ def test_slabs_in_files_equal_the_whole_in_memory(
         if small:
             monkeypatch.setattr(scratch, "SLAB", 1)
             monkeypatch.setattr(scratch, "LARGE", 1)
-        with pytest.warns(CetpickWarning, match="3 NaN or infinite and"):
+        with pytest.warns(CetpickWarning, match="3 not finite, "):
             results.append(prepare(tomogram(data), settings))
     whole, cut = results
     assert isinstance(cut.volume, np.memmap)

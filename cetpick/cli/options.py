@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from cetpick.records import Unwanted
     from cetpick.workflows.collect import CollectSummary
 
 
@@ -32,6 +33,15 @@ class Naming(StrEnum):
 
     file = "file"
     parent = "parent"
+
+
+class UnwantedName(StrEnum):
+    """--keep."""
+
+    padding = "padding"
+    empty = "empty"
+    gold = "gold"
+    carbon = "carbon"
 
 
 class Axes(StrEnum):
@@ -113,9 +123,9 @@ Slab = Annotated[
     tuple[float, float] | None,
     typer.Option(metavar="FROM TO", help="Learn and pick only between these distances along z, angstrom."),
 ]
-KeepGold = Annotated[
-    bool,
-    typer.Option("--keep-gold", help="Look for particles in gold, too, and what else is far denser than the labels."),
+Keep = Annotated[
+    list[UnwantedName] | None,
+    typer.Option(metavar="WHAT", help="Do not leave out: padding, empty (slices), gold or carbon. Repeat for more."),
 ]
 WhichTomogram = Annotated[Which, typer.Option(help="Which tomograms of a tomograms.star.")]
 Names = Annotated[Naming, typer.Option(help="Name tomograms by file, or by parent folder and file.")]
@@ -175,6 +185,11 @@ def size(text: str | None, option: str) -> tuple[int, int, int] | None:
         raise InputError(f"unusable {option}", expected="three whole numbers above 0", found=text)
     x, y, z = map(int, numbers)
     return x, y, z
+
+
+def kept(names: Sequence[UnwantedName] | None) -> tuple[Unwanted, ...]:
+    """What --keep names, each once, in the order of `UnwantedName`."""
+    return tuple(name.value for name in UnwantedName if name in (names or ()))
 
 
 def shown(value: Any) -> str:

@@ -49,7 +49,7 @@ def pick(
     binned: opt.Binned = None,
     mask: opt.Mask = None,
     slab: opt.Slab = None,
-    keep_gold: opt.KeepGold = False,
+    keep: opt.Keep = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Pick the I-th of N parts of the tomograms; then `cetpick collect OUT`."),
@@ -110,7 +110,7 @@ def pick(
             star=star.value if star else None,
             options=InputOptions(
                 voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab,
-                keep_gold=keep_gold,
+                keep=opt.kept(keep),
             ),
             device=device, threads=threads, memory=memory * 2**30 if memory else None,
             shard=Shard.parse(shard) if shard else None, cluster=cluster, resume=resume,

@@ -26,6 +26,9 @@ def simulate(
     voxel_size: Annotated[float, typer.Option(metavar="ANGSTROM", help="Of the tomograms.")] = 13.0,
     diameter: Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Of the target.")] = 210.0,
     difficulty: Annotated[DifficultyName, typer.Option(help="Noise, crowding, look-alikes.")] = DifficultyName.normal,
+    carbon: Annotated[
+        float, typer.Option(min=0, metavar="ANGSTROM", help="Thickness of a carbon film whose edge crosses them.")
+    ] = 0.0,
     labels: Annotated[int, typer.Option(min=0, help="Targets of each tomogram to write as labels.")] = 20,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
@@ -38,6 +41,8 @@ def simulate(
 
       cetpick simulate -o hard --count 3 --difficulty hard --shape 384 384 96 --voxel-size 10 --seed 7
     """
+    from dataclasses import replace
+
     from cetpick.simulate import preset
     from cetpick.workflows.simulate import run_simulate
 
@@ -45,7 +50,10 @@ def simulate(
     scenes = [
         (
             f"sim_{seed + i:03d}",
-            preset(difficulty.value, seed=seed + i, shape=(z, y, x), voxel_size=voxel_size, diameter=diameter),
+            replace(
+                preset(difficulty.value, seed=seed + i, shape=(z, y, x), voxel_size=voxel_size, diameter=diameter),
+                carbon=carbon,
+            ),
         )
         for i in range(count)
     ]

@@ -28,7 +28,7 @@ def train(
     binned: opt.Binned = None,
     mask: opt.Mask = None,
     slab: opt.Slab = None,
-    keep_gold: opt.KeepGold = False,
+    keep: opt.Keep = None,
     resume: opt.Resume = False,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
@@ -57,7 +57,7 @@ def train(
         binned=binned,
         mask=mask,
         slab=slab,
-        keep_gold=keep_gold,
+        keep=opt.kept(keep),
     )
     with reporting(quiet=quiet) as reporter:
         summary = run_train(

@@ -153,7 +153,9 @@ def excluded_text(counts: Mapping[str, int], *, picks: int = 0) -> str:
         "masked": "outside of the mask",
         "padding": "padding without data",
         "not_finite": "NaN or infinite",
+        "empty": "in empty slices",
         "gold": "in and about {gold_places} places of gold or the like",
+        "carbon": "at edges of carbon",
     }
     told = [
         f"{counts[key] / counts['total']:.1%} {reason.format(**counts)}"

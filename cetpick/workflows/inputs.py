@@ -23,7 +23,7 @@ from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.omezarr import is_store
 from cetpick.io.tomograms import Listed, list_inputs, open_inputs, tomogram_name
-from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo
+from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo, Unwanted
 from cetpick.workflows.record import size_and_time
 
 Rejected = Mapping[Path, Sequence[Coordinates]]
@@ -44,7 +44,7 @@ class InputOptions:
         mask: a volume that is above 0 where particles are looked for, or a folder with one for each tomogram, called
             like it; see find_mask.
         slab: from and to along z, angstrom, where they are looked for.
-        keep_gold: do not look for gold.
+        keep: what not to look for and leave out.
     """
 
     voxel_size: float | None = None
@@ -53,7 +53,7 @@ class InputOptions:
     binned: bool | None = None
     mask: Path | None = None
     slab: tuple[float, float] | None = None
-    keep_gold: bool = False
+    keep: tuple[Unwanted, ...] = ()
 
 
 def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
@@ -63,7 +63,7 @@ def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
         InputError: there is no mask for it, or the slab is none.
     """
     if options.mask is None and options.slab is None:
-        return replace(info, region=Region(keep_gold=options.keep_gold))
+        return replace(info, region=Region(keep=options.keep))
     mask = None if options.mask is None else find_mask(options.mask, info)
     if options.slab is not None and not 0 <= options.slab[0] < options.slab[1]:
         low, high = options.slab
@@ -74,7 +74,7 @@ def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
             cure="give both from the tomogram's first slice, such as --slab 300 900",
         )
     version = None if mask is None else size_and_time(mask)
-    region = Region(mask=mask, mask_version=version, slab=options.slab, keep_gold=options.keep_gold)
+    region = Region(mask=mask, mask_version=version, slab=options.slab, keep=options.keep)
     return replace(info, region=region)
 
 

@@ -588,6 +588,6 @@ def _info(values: Mapping[str, Any]) -> TomogramInfo:
             mask=region["mask"] and Path(region["mask"]),
             mask_version=region["mask_version"] and tuple(region["mask_version"]),
             slab=region["slab"] and tuple(region["slab"]),
-            keep_gold=region.get("keep_gold", False),
+            keep=tuple(region.get("keep", ())),
         ),
     )

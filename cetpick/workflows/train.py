@@ -274,7 +274,7 @@ def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: Run
     for of in labelled:
         known = [of.labels.xyz, *([of.rejected] if len(of.rejected) else [])]
         points = [hashlib.sha256(xyz.tobytes()).hexdigest() for xyz in known]
-        region = [of.info.region.mask_version, of.info.region.slab, of.info.region.keep_gold]
+        region = [of.info.region.mask_version, of.info.region.slab, of.info.region.keep]
         values.append([record.values["inputs"][str(of.info.path)], of.info.grid.voxel_size, region, *points])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Gold is found where it is, and nothing else is taken for it."""
+"""Gold and carbon are found where they are, and nothing else is taken for them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 
 from cetpick.config import ModelSettings, ParticleClass
+from cetpick.contamination import (
+    LEAST,
+    LEAST_CARBON,
+    VOXEL,
+    coarse,
+    darkness,
+    find,
+    least_of_carbon,
+    least_of_gold,
+    smoothed,
+    strength,
+)
 from cetpick.geometry import Points
-from cetpick.gold import LEAST, VOXEL, coarse, darkness, find_gold, least_of_gold
-from cetpick.preprocess import prepare, without_gold
+from cetpick.preprocess import prepare, without_contamination
 from cetpick.records import Grid, Region, Tomogram, TomogramInfo
 from cetpick.simulate import Simulation, SimulationSettings, simulate
 
@@ -42,8 +53,9 @@ def tomogram(scene: Simulation, data: np.ndarray | None = None, **region: object
     return Tomogram(info=info, data=data)
 
 
-def settings(gold: float | None = None) -> ModelSettings:
-    return ModelSettings(classes=(ParticleClass(diameter=SCENE.diameter),), voxel_size=(26, 13, 13), gold=gold)
+def settings(gold: float | None = None, carbon: float | None = None) -> ModelSettings:
+    classes = (ParticleClass(diameter=SCENE.diameter),)
+    return ModelSettings(classes=classes, voxel_size=(26, 13, 13), gold=gold, carbon=carbon)
 
 
 def inside(mask: np.ndarray, angstrom: Points, voxel: tuple[float, float, float]) -> np.ndarray:
@@ -59,10 +71,10 @@ def level(scene: Simulation, labels: Points) -> float:
 def test_all_gold_is_left_out_and_no_particle(scene: Simulation) -> None:
     targets, gold = places(scene, "target"), places(scene, "gold")
     prepared = prepare(tomogram(scene), settings(level(scene, targets[:5])))
-    assert prepared.gold is not None
+    assert prepared.contaminated is not None
     assert prepared.valid is not None
     assert prepared.exclusions.gold_places == len(gold) == 4
-    assert inside(prepared.gold, gold, prepared.voxel_size).all()
+    assert inside(prepared.contaminated, gold, prepared.voxel_size).all()
     assert not inside(prepared.valid, gold, prepared.voxel_size).any()
     assert inside(prepared.valid, targets, prepared.voxel_size).all()
     assert 0 < prepared.exclusions.gold < 0.05 * prepared.exclusions.total
@@ -71,26 +83,26 @@ def test_all_gold_is_left_out_and_no_particle(scene: Simulation) -> None:
 def test_training_and_picking_leave_out_the_same(scene: Simulation) -> None:
     least = level(scene, places(scene, "target")[:5])
     picking = prepare(tomogram(scene), settings(least))
-    training = without_gold(prepare(tomogram(scene), settings()), least, diameter=SCENE.diameter)
-    for name in ("volume", "valid", "gold"):
+    training = without_contamination(prepare(tomogram(scene), settings()), settings(least), Region())
+    for name in ("volume", "valid", "contaminated"):
         np.testing.assert_array_equal(getattr(picking, name), getattr(training, name))
     assert picking.exclusions == training.exclusions
 
 
 def test_it_is_kept_on_demand_and_where_the_model_does_not_know_it(scene: Simulation) -> None:
-    kept = prepare(tomogram(scene, keep_gold=True), settings(12.0))
+    kept = prepare(tomogram(scene, keep=("gold",)), settings(12.0))
     unknown = prepare(tomogram(scene), settings())
     for prepared in (kept, unknown):
-        assert prepared.valid is prepared.gold is None
+        assert prepared.valid is prepared.contaminated is None
         assert prepared.exclusions.gold == 0
-    assert kept.coarse is None
+    assert prepare(tomogram(scene, keep=("gold", "carbon")), settings(12.0, 4.0)).coarse is None
 
 
 def test_a_particle_as_dense_as_gold_is_none(scene: Simulation) -> None:
     volume = coarse(scene.data, None, scene.voxel_size)
     least = level(scene, places(scene, "gold"))
     assert least > 2 * LEAST
-    assert find_gold(volume, least, diameter=SCENE.diameter) is None
+    assert find(volume, gold=least, carbon=None, diameter=SCENE.diameter).gold is None
 
 
 def test_padding_is_not_gold(scene: Simulation) -> None:
@@ -108,3 +120,59 @@ def test_the_grid_is_the_same_for_all_voxel_sizes(scene: Simulation) -> None:
     volume = coarse(scene.data, None, scene.voxel_size)
     assert volume.shape == tuple(round(n * scene.voxel_size / VOXEL) for n in scene.data.shape)
     assert np.median(volume) == pytest.approx(0, abs=1e-6)
+
+
+FILM = dataclasses.replace(
+    SCENE,
+    size=(2400.0, 2400.0, 800.0),
+    voxel_size=20.0,
+    diameter=180.0,
+    counts={"target": 30, "decoy": 30, "gold": 3},
+    carbon=150.0,
+    seed=1,
+)
+
+
+@pytest.fixture(scope="module")
+def film() -> Simulation:
+    return simulate(FILM)
+
+
+def least_carbon(scene: Simulation) -> float:
+    smooth = smoothed(coarse(scene.data, None, scene.voxel_size))
+    return least_of_carbon([strength(smooth, places(scene, "target")[:8] / scene.voxel_size - 0.5, scene.voxel_size)])
+
+
+def test_the_edge_of_carbon_is_left_out_as_one_piece(film: Simulation) -> None:
+    least = least_carbon(film)
+    volume = coarse(film.data, None, film.voxel_size)
+    found = find(volume, gold=None, carbon=least, diameter=FILM.diameter).carbon
+    assert found is not None
+    assert 0.02 < found.mean() < 0.35
+    # it runs across the box, from face to face
+    _, y, x = np.nonzero(found)
+    assert max(np.ptp(y) + 1 - found.shape[1], np.ptp(x) + 1 - found.shape[2]) >= -1
+    prepared = prepare(tomogram(film), settings(carbon=least))
+    assert prepared.valid is not None
+    assert prepared.exclusions.carbon == pytest.approx(found.mean() * film.data.size, rel=0.05)
+    assert prepared.exclusions.gold == 0
+    kept = prepare(tomogram(film, keep=("carbon",)), settings(carbon=least))
+    assert kept.exclusions.carbon == 0
+
+
+def test_without_a_film_nothing_is_carbon() -> None:
+    """Neither particles nor gold, nor a membrane that is longer than the box."""
+    bare = dataclasses.replace(FILM, carbon=0.0, vesicles=3)
+    for scene in (simulate(bare), simulate(dataclasses.replace(bare, seed=5))):
+        volume = coarse(scene.data, None, scene.voxel_size)
+        assert find(volume, gold=None, carbon=LEAST_CARBON, diameter=bare.diameter).carbon is None
+
+
+def test_a_particle_as_strong_as_carbon_is_none(film: Simulation) -> None:
+    smooth = smoothed(coarse(film.data, None, film.voxel_size))
+    at = np.stack(np.nonzero(np.abs(smooth) > LEAST_CARBON), axis=1)[:, ::-1]
+    labels = (at + 0.5) * 120 / film.voxel_size - 0.5
+    least = least_of_carbon([strength(smooth, labels, film.voxel_size)])
+    assert (
+        find(coarse(film.data, None, film.voxel_size), gold=None, carbon=least, diameter=FILM.diameter).carbon is None
+    )
