@@ -141,7 +141,7 @@ def test_picks_without_scores_and_tomograms_without_reference_points(cetpick: Ru
 
 def test_plots(cetpick: Run, data: Path) -> None:
     arguments = ("evaluate", "out", "--truth", "truth", "--plots", "svg")
-    code, _, err = cetpick(*arguments)
+    code, _, err = cetpick(*arguments, "--no-report")
     assert (code, "--plots lie beside the report" in err) == (2, True)
     _, out, _ = cetpick(*arguments, "--report", "out/e.html")
     assert out.splitlines()[-1] == "report: out/e.html, plot: out/plots/precision_recall.svg"
@@ -195,3 +195,22 @@ def test_fifty_tomograms_stay_below_15_mb() -> None:
     assert len(text.encode()) < 15_000_000
     low, high = one.scores.min(), one.scores.max()
     assert f'"scores":[{low},{high}]' in text
+
+
+def test_it_is_left_in_a_folder_of_picks(cetpick: Run, data: Path) -> None:
+    left = Path("out/evaluation.html")
+    assert summary_of(cetpick, "out", "--truth", "truth", "--no-report").get("report") is None
+    assert not left.exists()
+    assert summary_of(cetpick, "out", "--truth", "truth")["report"] == str(left)
+    first = read_page(left)[1]["pooled"]
+    # an earlier one is replaced
+    assert summary_of(cetpick, "out", "--truth", "truth", "--radius", "1")["report"] == str(left)
+    assert read_page(left)[1]["pooled"] != first
+    # nowhere to leave it
+    assert summary_of(cetpick, "out/candidates/t1.csv", "--truth", "truth/t1.csv").get("report") is None
+    left.unlink()
+    left.mkdir()
+    code, out, err = cetpick("evaluate", "out", "--truth", "truth")
+    assert code == 0
+    assert "AP" in out
+    assert "warning: no report:" in err

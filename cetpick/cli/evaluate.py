@@ -41,8 +41,14 @@ def evaluate(
     names: opt.Names = opt.Naming.file,
     binned: opt.Binned = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a report: curves, and slices with hits and misses.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Where to write the report: curves, and slices with hits and misses. evaluation.html in an output "
+            "folder of `cetpick pick`; of other picks there is none without this.",
+        ),
     ] = None,
+    no_report: opt.NoReport = False,
     plots: Annotated[
         opt.PlotKind | None,
         typer.Option(help="Draw precision against recall as a file too, beside the report."),
@@ -63,7 +69,7 @@ def evaluate(
 
       cetpick evaluate t2.csv --truth t2.mod --margin 21,21,0 --tomogram t2.rec --diameter 250
 
-      cetpick evaluate picks --truth truths --report evaluation.html
+      cetpick evaluate t1.csv --truth t1.mod --tomogram t1.mrc --report t1.html
     """
     from cetpick.workflows.evaluate import run_evaluate
     from cetpick.workflows.inputs import InputOptions
@@ -71,6 +77,7 @@ def evaluate(
     summary = run_evaluate(
         picks, truth, radii=radius or [], margin=opt.triple(margin, "--margin"), size=opt.size(shape, "--shape"),
         diameter=diameter, tomograms=tomogram or [], threshold=threshold, report=report,
+        leave_report=not no_report,
         plots=plots and plots.value, overwrite=overwrite,
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from cetpick.workflows.record import keeping_warnings, write_json
 from cetpick.workflows.report import write_report
 from cetpick.workflows.results import (
     DATASET_FILES,
+    EVALUATION_FILE,
     Cut,
     Plan,
     Run,
@@ -105,6 +106,7 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
     with keeping_warnings(told):
         _warn_of_empty(complete, plan)
         particles, optimisation_set, expected, page, run_file = (output / name for name in DATASET_FILES)
+        (output / EVALUATION_FILE).unlink(missing_ok=True)
         tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
         write_particles(particles, plan.star, tables)
         summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cetpick.config import ParticleClass
-from cetpick.errors import CetpickWarning, InputError
+from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.formats import HANDLERS, recognise
 from cetpick.io.naming import NAME_ENDINGS as LABEL_ENDINGS
@@ -25,7 +25,7 @@ from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.record import RunRecord, prepare_output
 from cetpick.workflows.report_evaluation import plot_file, write_evaluation_report
-from cetpick.workflows.results import view_file
+from cetpick.workflows.results import EVALUATION_FILE, RUN_FILE, view_file
 
 DEFAULT_RADIUS = 5.0
 """Voxels."""
@@ -181,6 +181,7 @@ def run_evaluate(
     threshold: float | None = None,
     options: InputOptions | None = None,
     report: Path | None = None,
+    leave_report: bool = True,
     plots: str | None = None,
     overwrite: bool = False,
 ) -> EvaluateSummary:
@@ -198,6 +199,8 @@ def run_evaluate(
         threshold: the score from which candidates are picks, in the place of the tool's own.
         options: how to read the inputs.
         report: HTML file to write the report to.
+        leave_report: without `report`, and when an output folder of `cetpick pick` is all there is to judge, write it
+            there as EVALUATION_FILE, in the place of an earlier one.
         plots: draw precision against recall as a file in plots/ beside it, png, svg or pdf.
         overwrite: replace an earlier one.
 
@@ -207,9 +210,13 @@ def run_evaluate(
         CetpickError: the report cannot be written.
 
     Warns:
-        CetpickWarning: picks without truth and truth without picks, by name; voxel sizes that disagree; no scores.
+        CetpickWarning: picks without truth and truth without picks, by name; voxel sizes that disagree; no scores; no
+            report could be left in the output folder.
     """
     options = options or InputOptions()
+    asked = report is not None
+    if not asked and leave_report and len(picks) == 1 and (picks[0] / RUN_FILE).exists():
+        report = picks[0] / EVALUATION_FILE
     if size is not None and tomograms:
         raise InputError("the size is given twice", cure="give either --tomogram or --shape")
     if radii and diameter is not None:
@@ -221,7 +228,7 @@ def run_evaluate(
         )
     if plots is not None and report is None:
         raise InputError("--plots lie beside the report", cure="add --report FILE.html")
-    if report is not None:
+    if report is not None and asked:
         names, inputs = [report.name, *([plot_file(plots)] if plots else [])], [*picks, *truth, *tomograms]
         prepare_output(report.parent, names, overwrite=overwrite, inputs=inputs, option="--report")
     record = RunRecord("evaluate", {"radii": radii, "diameter": diameter, "margin": margin, "inputs": options})
@@ -250,10 +257,16 @@ def run_evaluate(
         )
         if report is not None:
             plot = report.parent / plot_file(plots) if plots else None
-            lacking = write_evaluation_report(
-                report, summary, infos, record.values, margin=margin, diameter=known, plot=plot
-            )
-            summary = replace(summary, report=report, plot=plot, lacking=lacking)
+            try:
+                lacking = write_evaluation_report(
+                    report, summary, infos, record.values, margin=margin, diameter=known, plot=plot
+                )
+                summary = replace(summary, report=report, plot=plot, lacking=lacking)
+            except CetpickError as error:
+                if asked:
+                    raise
+                # the figures are there: a folder that cannot be written to takes nothing from them
+                warnings.warn(f"no report: {error}", CetpickWarning, stacklevel=2)
     return summary
 
 

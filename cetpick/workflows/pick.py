@@ -61,6 +61,7 @@ from cetpick.workflows.record import (
 from cetpick.workflows.report import keep_view
 from cetpick.workflows.results import (
     DATASET_FILES,
+    EVALUATION_FILE,
     RUN_FILE,
     Cut,
     Maker,
@@ -483,7 +484,7 @@ class _Batch:
         self._begun = True
         write_run(self._output, self._record, self.plan)
         if self._alone:
-            for name in DATASET_FILES:
+            for name in (*DATASET_FILES, EVALUATION_FILE):
                 (self._output / name).unlink(missing_ok=True)
         if self._overwrite:
             for job in self._jobs:

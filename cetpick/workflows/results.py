@@ -36,6 +36,8 @@ RECORDS = "records"
 VIEWS = "views"
 """Folder of their pictures for the report."""
 REPORT_FILE = "report.html"
+EVALUATION_FILE = "evaluation.html"
+"""Left by `evaluate`, and removed with the picks that it is of."""
 DATASET_FILES = ("particles.star", "optimisation_set.star", "expected_precision.csv", REPORT_FILE, RUN_FILE)
 Todo = Literal["pick", "cut", "nothing"]
 PLAN = "plan"
