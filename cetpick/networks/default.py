@@ -41,7 +41,8 @@ class _Fusion(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.layers(x))
+        # in place: a new array for each of the two steps took a third of the time of inference on a CPU
+        return functional.relu(self.layers(x).add_(x), inplace=True)
 
 
 class DefaultNetwork(nn.Module):
