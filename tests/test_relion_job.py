@@ -279,6 +279,19 @@ def test_unusable_settings_end_as_failed(project, arguments, capsys):
     assert not Path("calls.jsonl").exists()
 
 
+@pytest.mark.parametrize("train", [[], ["--train"]])
+@pytest.mark.parametrize("code", [1, 2])
+def test_what_the_job_says_of_a_failed_command_leaves_room_for_the_reason(project, capsys, train, code):
+    # RELION's window shows the last two or three lines of run.err: the command's own have to be among them
+    Path("code").write_text(str(code))
+    Path("picks").write_text("")
+    assert relion("--in_mics", "mics.star", "--labels", "t1.csv", "--diameter", "60", *train) == 1
+    assert markers() == {"FAILURE"}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("the reason is above, in run.err")
+
+
 @pytest.mark.parametrize("ending", ["ABORTED", "FAILURE"])
 def test_abort_and_signal_are_noticed_while_the_command_runs(project, ending):
     Path("sleep").write_text("60")

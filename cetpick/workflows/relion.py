@@ -145,7 +145,7 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
     if job.train_only:
         source = [*_training(job, [], labels), "--resume"]
         if _run(job, ["train", *_texts(trained_on or inputs.paths), *source, *rejected, "-o", str(trained)], say):
-            raise CetpickError("the training failed", cure="see the messages in run.err")
+            raise CetpickError("the training failed; the reason is above, in run.err")
         say(f"model: {trained}")
         return
     code = _run(job, ["pick", *_texts(inputs.paths), *source, *rejected, "-o", str(job.folder), *_cut(job)], say)
@@ -321,7 +321,8 @@ def _run(job: RelionJob, arguments: Sequence[str], say: Callable[[str], None]) -
     if abort_wanted(job.folder):
         raise AbortError("aborted")
     if code not in (0, 1):
-        raise CetpickError(f"cetpick {arguments[0]} ended with exit code {code}", cure="see its messages in run.err")
+        # one line: RELION's window shows the last two or three of run.err, and the reason stands above
+        raise CetpickError(f"cetpick {arguments[0]} ended with exit code {code}; the reason is above, in run.err")
     return code
 
 
@@ -342,7 +343,7 @@ def _publish(job: RelionJob, inputs: _Inputs, version: Version, say: Callable[[s
     run = read_record(folder / RUN_FILE) or {}
     picked = list(run.get("tomograms", {}))
     if not picked:
-        raise CetpickError("no tomogram was picked", cure="see the messages in run.err")
+        raise CetpickError("no tomogram was picked; the reason is above, in run.err")
     outputs: list[tuple[Path, Kind]] = []
     chosen = []
     for number, info in enumerate(inputs.infos):
