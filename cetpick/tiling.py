@@ -1,9 +1,10 @@
-"""Run a network over a volume of any size: in tiles that equal the whole, as large as the memory allows."""
+"""Run a network over a volume of any size, slice by slice and in tiles of slices, equal to one pass over the whole."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,8 +18,10 @@ from cetpick.voxels import Volume
 
 Tile = tuple[int, int, int]
 
-SIDES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Voxels that the inner part of a tile may have along an axis, besides all of them."""
+SIDES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+"""Voxels that the inner part of a tile may have along y and x, besides all of them."""
+CHUNK = 1 << 19
+"""Voxels of the slices that a CPU computes at once: with more, what it works on leaves its caches."""
 
 
 class TileableNetwork(Protocol):
@@ -28,8 +31,11 @@ class TileableNetwork(Protocol):
     halo: Tile
     alignment: Tile
     bytes_per_voxel: tuple[int, int]
+    bytes_kept: tuple[int, int]
 
     def __call__(self, x: Tensor) -> Output: ...  # noqa: D102
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]: ...  # noqa: D102
 
     def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
 
@@ -46,32 +52,40 @@ def _spans(length: int, tile: int, halo: int, alignment: int) -> Iterator[tuple[
         yield slice(max(0, start - halo), min(length, stop + halo)), slice(start, stop)
 
 
-def choose_tile(shape: Sequence[int], network: TileableNetwork, memory: float, *, half: bool) -> Tile:
+def choose_tile(
+    shape: Sequence[int], network: TileableNetwork, memory: float, *, half: bool, most: int | None = None
+) -> Tile:
     """The tile with which a volume costs the least computing within a memory.
+
+    Along z the network takes a few slices at a time and nothing is computed twice; along y and x its halo is, for each
+    tile.
 
     Args:
         shape: voxels (z, y, x) of the volume.
-        network: its halo is computed again for each tile.
+        network: tells its halo, and the memory it takes.
         memory: bytes.
         half: computed in 16 bits.
+        most: voxels to compute at once, or a slice; None for as many as the memory holds.
 
     Returns:
-        Inner voxels (z, y, x); the smallest tile there is when none fits.
+        Slices at a time, and inner voxels along y and x; the smallest tile there is when none fits.
     """
-    room = memory / network.bytes_per_voxel[0 if half else 1]
+    each, kept = (of[0 if half else 1] for of in (network.bytes_per_voxel, network.bytes_kept))
     axes = [
         [
             _cost(_round_up(n, step), side, halo, step)
             for side in sorted({min(_round_up(side, step), _round_up(n, step)) for side in (*SIDES, n)})
         ]
-        for n, halo, step in zip(shape, network.halo, network.alignment, strict=True)
+        for n, halo, step in zip(shape[1:], network.halo[1:], network.alignment[1:], strict=True)
     ]
-    sizes = {
-        (z.side, y.side, x.side): (z.read * y.read * x.read, z.largest * y.largest * x.largest)
-        for z, y, x in itertools.product(*axes)
-    }
-    fitting = [tile for tile, (_, largest) in sizes.items() if largest <= room]
-    return min(fitting, key=lambda tile: sizes[tile]) if fitting else min(sizes, key=lambda tile: sizes[tile][1])
+    sizes = {(y.side, x.side): (y.read * x.read, y.largest * x.largest) for y, x in itertools.product(*axes)}
+    fitting = [plane for plane, (_, largest) in sizes.items() if largest * (each + kept) <= memory]
+    plane = min(fitting, key=lambda of: sizes[of]) if fitting else min(sizes, key=lambda of: sizes[of][1])
+    largest = sizes[plane][1]
+    slices = min(shape[0], int((memory / largest - kept) / each))
+    if most is not None:
+        slices = min(slices, -(-most // largest))
+    return max(1, slices), *plane
 
 
 class _Cost(NamedTuple):
@@ -95,16 +109,16 @@ def heatmap(
     memory: float | None = None,
     both_ways: bool = False,
 ) -> Volume:
-    """Heatmap logits of a whole prepared volume, computed tile by tile with a halo, equal to one pass over the whole.
+    """Heatmap logits of a whole prepared volume, a few slices of a tile at a time, equal to one pass over the whole.
 
-    Only one tile at a time is in memory, besides volume and result where these are. When the memory runs out all the
-    same, it goes on with smaller tiles.
+    No more than these are in memory, besides volume and result where these are. When the memory runs out all the same,
+    it goes on with smaller tiles.
 
     Args:
         network: in eval mode, on the device.
         volume: (z, y, x) normalised grey values.
         device: to compute on.
-        memory: bytes that a tile may take; by default devices.spare_memory.
+        memory: bytes that the computing may take; by default devices.spare_memory.
         both_ways: average with what is seen after half a turn about z, which leaves the missing wedge where it is; a
             little more accurate.
 
@@ -114,12 +128,14 @@ def heatmap(
     memory = memory or spare_memory(device)
     z, y, x = (-(-n // s) for n, s in zip(volume.shape, network.stride, strict=True))
     result: Volume = scratch.zeros((z, y, x), np.float32)
-    half = is_half(device)
-    tile = choose_tile(volume.shape, network, memory, half=half)
+    most = CHUNK if device.type == "cpu" else None
+    fit = partial(choose_tile, volume.shape, network, half=is_half(device), most=most)
+    tile = fit(memory)
     while True:
         try:
-            for place, logits in _tiles(network, volume, tile, device, both_ways):
-                result[place] = logits
+            with torch.inference_mode(), autocast(device):
+                for place, logits in _tiles(network, volume, tile, device, both_ways):
+                    result[place] += logits
             return result
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -127,9 +143,10 @@ def heatmap(
             larger = tile
             while tile == larger and memory > 1:
                 memory /= 2
-                tile = choose_tile(volume.shape, network, memory, half=half)
+                tile = fit(memory)
             if tile == larger:
                 raise
+            result[:] = 0
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -142,27 +159,35 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _tiles(
     network: TileableNetwork, volume: Volume, tile: Tile, device: torch.device, both_ways: bool
 ) -> Iterator[tuple[tuple[slice, ...], Volume]]:
-    """Where in the heatmap each tile lies, and its logits."""
+    """Pieces that add up to the heatmap: where each lies, and its values."""
     # zeros up to the alignment, so that every tile and every flip sees the same pooling cells
-    aligned = [_round_up(n, a) for n, a in zip(volume.shape, network.alignment, strict=True)]
-    spans = [list(_spans(*axis)) for axis in zip(aligned, tile, network.halo, network.alignment, strict=True)]
-    for axes in itertools.product(*spans):
+    rows, columns = (
+        list(_spans(_round_up(n, step), side, halo, step))
+        for n, side, halo, step in zip(volume.shape[1:], tile[1:], network.halo[1:], network.alignment[1:], strict=True)
+    )
+    for axes in itertools.product(rows, columns):
         read, own = zip(*axes, strict=True)
         # the heatmap may end within a tile, where what the tile answers for is padding
         place = tuple(
             slice(o.start // s, min(o.stop // s, -(-n // s)))
-            for o, s, n in zip(own, network.stride, volume.shape, strict=True)
+            for o, s, n in zip(own, network.stride[1:], volume.shape[1:], strict=True)
         )
         inner = tuple(
             slice(p.start - r.start // s, p.stop - r.start // s)
-            for p, r, s in zip(place, read, network.stride, strict=True)
+            for p, r, s in zip(place, read, network.stride[1:], strict=True)
         )
-        voxels = torch.from_numpy(np.array(volume[read])).to(device)
-        missing = [r.stop - r.start - n for r, n in zip(read, voxels.shape, strict=True)]
-        with torch.inference_mode(), autocast(device):
-            padded = nn.functional.pad(voxels, [p for m in missing[::-1] for p in (0, m)])
-            logits = network(padded[None, None]).heatmap[0, 0].float()
-            if both_ways:
-                turned = network(padded.flip([-2, -1])[None, None]).heatmap[0, 0].float()
-                logits = (logits + turned.flip([-2, -1])) / 2
-        yield place, logits[inner].cpu().numpy()
+        for turn in ((), (-2, -1)) if both_ways else ((),):
+            first = 0
+            for logits in network.stream(chunk.flip(turn) for chunk in _chunks(volume, tile[0], read, device)):
+                seen = logits[0, 0].float().flip(turn) / (2 if both_ways else 1)
+                piece = slice(first, first + len(seen))
+                first = piece.stop
+                yield (piece, *place), seen[(slice(None), *inner)].cpu().numpy()
+
+
+def _chunks(volume: Volume, slices: int, read: Sequence[slice], device: torch.device) -> Iterator[Tensor]:
+    """Rows and columns of a volume (z, y, x) as (1, 1, z', y', x'), so many slices at a time, padded with zeros."""
+    for first in range(0, len(volume), slices):
+        voxels = torch.from_numpy(np.array(volume[first : first + slices, *read])).to(device)
+        missing = [r.stop - r.start - n for r, n in zip(read, voxels.shape[1:], strict=True)]
+        yield nn.functional.pad(voxels, [p for m in missing[::-1] for p in (0, m)])[None, None]

@@ -1,5 +1,7 @@
 """Tiles equal the whole; planted particles come back where they are."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,11 +52,22 @@ def test_tiles_equal_the_whole_volume(network: nn.Module, both_ways: bool, monke
     device = torch.device("cpu")
     monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (7, 136, 96))
     whole = heatmap(network, volume, device=device, both_ways=both_ways)
-    monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (4, 72, 48))
+    monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (3, 72, 48))
     tiled = heatmap(network, volume, device=device, both_ways=both_ways)
     assert whole.shape == (7, 66, 45)
     assert whole.std() > 0.02
     np.testing.assert_allclose(tiled, whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
+@pytest.mark.parametrize("lengths", [[1], [2], [1, 1, 1], [3, 1, 5], [9]], ids=str)
+def test_slices_in_chunks_equal_the_whole(network: nn.Module, lengths: list[int]) -> None:
+    trained_looking(network)
+    volume = torch.randn((2, 1, sum(lengths), 64, 48), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        whole = network(volume).heatmap
+        pieces = torch.cat(list(network.stream(volume.split(lengths, dim=2))), dim=2)
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
@@ -79,39 +92,47 @@ def test_halo_holds_the_receptive_field(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("shape", [(30, 246, 246), (165, 655, 656), (330, 1310, 1311), (7, 3000, 40)])
 @pytest.mark.parametrize("memory", [1 << 27, 1 << 30, 1 << 34])
-def test_tiles_fill_the_memory_and_no_more(shape: tuple[int, int, int], memory: int) -> None:
+@pytest.mark.parametrize("most", [None, 1 << 19])
+def test_tiles_fill_the_memory_and_no_more(shape: tuple[int, int, int], memory: int, most: int | None) -> None:
     network = DefaultNetwork()
-    tile = choose_tile(shape, network, memory, half=True)
-    whole = tuple(-(-n // a) * a for n, a in zip(shape, network.alignment, strict=True))
+    slices, *plane = choose_tile(shape, network, memory, half=True, most=most)
+    whole = [-(-n // a) * a for n, a in zip(shape[1:], network.alignment[1:], strict=True)]
     reads = [
         max(min(n, first + side + halo) - max(0, first - halo) for first in range(0, n, side))
-        for n, side, halo in zip(whole, tile, network.halo, strict=True)
+        for n, side, halo in zip(whole, plane, network.halo[1:], strict=True)
     ]
-    assert np.prod(reads) * network.bytes_per_voxel[0] <= memory
-    assert (tile == whole) == (np.prod(whole) * network.bytes_per_voxel[0] <= memory)
-    if tile != whole:  # a larger memory is not left unused
-        assert np.prod(reads) * network.bytes_per_voxel[0] > memory / 4
+    each, kept = network.bytes_per_voxel[0], network.bytes_kept[0]
+    taken = np.prod(reads) * (slices * each + kept)
+    assert taken <= memory
+    assert (plane == whole) == (np.prod(whole) * (each + kept) <= memory)
+    if most is not None:
+        assert slices == 1 or np.prod(reads) * (slices - 1) < most
+    elif slices < shape[0]:  # a larger memory is not left unused
+        assert taken > memory / 4
 
 
 def test_smaller_tiles_when_the_memory_runs_out() -> None:
     class Greedy(DefaultNetwork):
         largest = 0
 
-        def forward(self, x: Tensor) -> Output:
-            if x.numel() > 40 * 120 * 120:
-                raise torch.OutOfMemoryError("no")
-            self.largest = max(self.largest, x.numel())
-            return super().forward(x)
+        def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+            for chunk in chunks:
+                if chunk.shape[-1] * chunk.shape[-2] > 12600:
+                    raise torch.OutOfMemoryError("no")
+                self.largest = max(self.largest, chunk.numel())
+                yield torch.ones(1, 1, chunk.shape[2], chunk.shape[3] // 2, chunk.shape[4] // 2)
 
     network = Greedy(width=4, fused=4).eval()
     volume = np.zeros((60, 130, 90), np.float32)
-    assert heatmap(network, volume, device=torch.device("cpu")).shape == (60, 65, 45)
-    assert network.largest > 10 * 120 * 120
+    result = heatmap(network, volume, device=torch.device("cpu"), both_ways=True)
+    assert result.shape == (60, 65, 45)
+    assert (result == 1).all()  # nothing of the attempts before
+    assert network.largest > 10000
 
-    def fails(x: Tensor) -> Output:
+    def fails(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         raise torch.OutOfMemoryError("never enough")
 
-    network.forward = fails
+    network.stream = fails
     with pytest.raises(torch.OutOfMemoryError, match="never enough"):
         heatmap(network, volume, device=torch.device("cpu"))
 
@@ -129,7 +150,7 @@ def test_folded_batch_norms_change_nothing(network: nn.Module) -> None:
 class Blur(nn.Module):
     """A network whose logit is the mean of each cell's voxels, so that peaks are where the volume is bright."""
 
-    stride, halo, alignment, bytes_per_voxel = (1, 2, 2), (0, 0, 0), (1, 8, 8), (10, 20)
+    stride, halo, alignment, bytes_per_voxel, bytes_kept = (1, 2, 2), (0, 0, 0), (1, 8, 8), (10, 20), (0, 0)
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,6 +158,9 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         return Output(heatmap=nn.functional.avg_pool3d(x, (1, 2, 2)), features=None)
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (self(chunk).heatmap for chunk in chunks)
 
 
 def planted(centres_angstrom: np.ndarray, settings: ModelSettings, shape: tuple[int, int, int]) -> np.ndarray:

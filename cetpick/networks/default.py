@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cetpick.networks import Output
+from cetpick.networks import Neighbours, Output, across
 
 
 def _block(inputs: int, outputs: int, convolutions: int = 2) -> nn.Sequential:
@@ -44,6 +47,23 @@ class _Fusion(nn.Module):
         # in place: a new array for each of the two steps took a third of the time of inference on a CPU
         return functional.relu(self.layers(x).add_(x), inplace=True)
 
+    def step(self, x: Tensor | None, seen: tuple[Neighbours, Neighbours], *, last: bool) -> Tensor | None:
+        """`forward` of the next slices of a volume, as far as their neighbours are known.
+
+        Args:
+            x: None when no more slices have come.
+            seen: of the slices before, and of what they have become in the plane.
+            last: no more slices will come.
+        """
+        convolution = self.layers[3]
+        assert isinstance(convolution, nn.Conv3d)
+        window = seen[1].push(None if x is None else self.layers[:3](x), last=last)
+        x = seen[0].push(x, last=last)
+        if x is None or window is None:
+            return None
+        y: Tensor = self.layers[4:](across(convolution, window))
+        return functional.relu(y.add_(x[:, :, 1:-1]), inplace=True)
+
 
 class DefaultNetwork(nn.Module):
     """2.5D heatmap network.
@@ -56,13 +76,15 @@ class DefaultNetwork(nn.Module):
         stride: input voxels per output cell along (z, y, x).
         halo: input voxels along (z, y, x) around a cell that can influence it.
         alignment: an input may be cut into tiles only at multiples of this along (z, y, x).
-        bytes_per_voxel: of input that inference takes in 16 and in 32 bits, measured on a CPU.
+        bytes_per_voxel: of a chunk that `stream` takes in 16 and in 32 bits, measured on a CPU.
+        bytes_kept: that it keeps besides for each voxel of a slice.
     """
 
     stride = (1, 2, 2)
     halo = (3, 56, 56)
     alignment = (1, 8, 8)
-    bytes_per_voxel = (112, 332)
+    bytes_per_voxel = (125, 300)
+    bytes_kept = (510, 1600)
 
     def __init__(self, *, classes: int = 1, width: int = 16, fused: int = 32, prior_logit: float = -4.6) -> None:
         super().__init__()
@@ -81,6 +103,26 @@ class DefaultNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the heatmap is made of, (B, fused, D, H/2, W/2), of crops (B, 1, D, H, W); H and W multiples of 8."""
+        fused: Tensor = self.fusion(self._slices(x))
+        return fused
+
+    def forward(self, x: Tensor) -> Output:
+        """Heatmap logits (B, C, D, H/2, W/2) of crops (B, 1, D, H, W)."""
+        return Output(heatmap=self._logits(self.features(x)), features=None)
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Heatmap logits of a volume that comes in chunks (B, 1, D, H, W) of slices, in other chunks."""
+        seen = [(Neighbours(), Neighbours()) for _ in self.fusion]
+        for chunk in itertools.chain(chunks, [None]):
+            y = None if chunk is None else self._slices(chunk)
+            for fusion, of in zip(self.fusion, seen, strict=True):
+                assert isinstance(fusion, _Fusion)
+                y = fusion.step(y, of, last=chunk is None)
+            if y is not None:
+                yield self._logits(y)
+
+    def _slices(self, x: Tensor) -> Tensor:
+        """Features of each slice by itself."""
         b, _, d, h, w = x.shape
         slices = x.transpose(1, 2).reshape(b * d, 1, h, w).contiguous(memory_format=torch.channels_last)
         skips = [self.encoder[0](self.stem(slices))]
@@ -89,16 +131,13 @@ class DefaultNetwork(nn.Module):
         y = skips.pop()
         for up, block in zip(self.up, self.decoder, strict=True):
             y = block(torch.cat([up(y), skips.pop()], dim=1))
-        volume = y.reshape(b, d, *y.shape[1:]).transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
-        fused: Tensor = self.fusion(volume)
-        return fused
+        volume: Tensor = y.reshape(b, d, *y.shape[1:]).transpose(1, 2)
+        return volume.contiguous(memory_format=torch.channels_last_3d)
 
-    def forward(self, x: Tensor) -> Output:
-        """Heatmap logits (B, C, D, H/2, W/2) of crops (B, 1, D, H, W)."""
-        fused = self.features(x)
+    def _logits(self, fused: Tensor) -> Tensor:
         # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(fused.device.type, enabled=False):
             # a matrix product, as torch's own convolution of one voxel takes five times as long on a CPU
             weight = self.heatmap.weight
             heatmap = functional.linear(fused.to(weight.dtype).movedim(1, -1), weight.flatten(1), self.heatmap.bias)
-        return Output(heatmap=heatmap.movedim(-1, 1), features=None)
+        return heatmap.movedim(-1, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cetpick.errors import InputError
-from cetpick.networks import Output
+from cetpick.networks import Neighbours, Output, across
 
 FEATURE_EPS = 1e-6
 """Shortest feature vector that is scaled to length 1. Where every ReLU of the fusion is off, a new network's vector is
@@ -47,14 +49,16 @@ class PaperNetwork(nn.Module):
         stride: input voxels per output cell along (z, y, x).
         halo: input voxels along (z, y, x) around a cell that can influence it.
         alignment: an input may be cut into tiles only at multiples of this along (z, y, x).
-        bytes_per_voxel: of input that inference takes in 16 and in 32 bits, measured on a CPU.
+        bytes_per_voxel: of a chunk that `stream` takes in 16 and in 32 bits, measured on a CPU.
+        bytes_kept: that it keeps besides for each voxel of a slice.
 
     Raises:
         InputError: `levels` is neither 4 nor 5.
     """
 
     stride = (1, 2, 2)
-    bytes_per_voxel = (305, 562)
+    bytes_per_voxel = (390, 560)
+    bytes_kept = (50, 1500)
 
     def __init__(self, *, levels: int = 4, classes: int = 1) -> None:
         super().__init__()
@@ -88,6 +92,26 @@ class PaperNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Output:
         """Heatmap logits (B, C, D, ceil(H/2), ceil(W/2)) and unit features (B, 16, ...) of crops (B, 1, D, H, W)."""
+        fused = functional.relu(self.fusion(self._slices(x)))
+        # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
+        with torch.autocast(x.device.type, enabled=False):
+            fused = fused.to(self.heatmap.weight.dtype)
+            heatmap = self.heatmap(fused)
+            features = functional.normalize(self.project(fused), dim=1, eps=FEATURE_EPS)
+        return Output(heatmap=heatmap, features=features)
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Heatmap logits of a volume that comes in chunks (B, 1, D, H, W) of slices, in other chunks."""
+        seen = Neighbours()
+        for chunk in itertools.chain(chunks, [None]):
+            window = seen.push(None if chunk is None else self._slices(chunk), last=chunk is None)
+            if window is not None:
+                fused = functional.relu(across(self.fusion, window))
+                with torch.autocast(fused.device.type, enabled=False):
+                    yield self.heatmap(fused.to(self.heatmap.weight.dtype))
+
+    def _slices(self, x: Tensor) -> Tensor:
+        """Features of each slice by itself."""
         b, _, d, h, w = x.shape
         slices = x.transpose(1, 2).reshape(b * d, 1, h, w)
         y = self.encoder[0](slices)
@@ -100,11 +124,5 @@ class PaperNetwork(nn.Module):
             skip = skips.pop()
             y = block(torch.cat([up(y)[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1))
         y = self.reduce(y)
-        volume = y.reshape(b, d, *y.shape[1:]).transpose(1, 2)
-        fused = functional.relu(self.fusion(volume))
-        # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
-        with torch.autocast(x.device.type, enabled=False):
-            fused = fused.to(self.heatmap.weight.dtype)
-            heatmap = self.heatmap(fused)
-            features = functional.normalize(self.project(fused), dim=1, eps=FEATURE_EPS)
-        return Output(heatmap=heatmap, features=features)
+        volume: Tensor = y.reshape(b, d, *y.shape[1:]).transpose(1, 2)
+        return volume
