@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cetpick import scratch
 from cetpick.devices import autocast, is_half, spare_memory
-from cetpick.networks import Output
 from cetpick.voxels import Volume
 
 Tile = tuple[int, int, int]
@@ -32,8 +31,6 @@ class TileableNetwork(Protocol):
     alignment: Tile
     bytes_per_voxel: tuple[int, int]
     bytes_kept: tuple[int, int]
-
-    def __call__(self, x: Tensor) -> Output: ...  # noqa: D102
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]: ...  # noqa: D102
 
