@@ -125,7 +125,8 @@ class ModelSettings:
         told = f"{particles if self.count else ''}threshold {self.threshold:.3f}"
         if self.sensitivity:
             (low, fewer), (_, picks), (high, more) = self.sensitivity
-            told += f"; with {low:.0f} or {high:.0f} it would pick {fewer:.0f} or {more:.0f} instead of {picks:.0f}"
+            other = f"{fewer:.0f} or {more:.0f} instead of {picks:.0f}" if more - fewer >= 1 else f"{picks:.0f} as well"
+            told += f"; if there were {low:.0f} or {high:.0f}, it would pick {other}"
         return told
 
     def to_dict(self) -> dict[str, Any]:

@@ -255,7 +255,7 @@ def train(
             device=device,
             network=network,
         )
-        network, more = optimise(second, progress, what="second round", checkpoint=checkpoint)
+        network, more = optimise(second, progress, what="refinement", checkpoint=checkpoint)
         log += [entry | {"step": entry["step"] + len(log)} for entry in more]
         outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     judged = first.steps >= FEWEST_STEPS

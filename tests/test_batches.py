@@ -435,7 +435,7 @@ def test_a_precision_is_aimed_at_in_each_tomogram(cetpick: Run, pick: Run, score
         assert falling[following].mean() < aim <= falling.head(number).mean()
     total, true = sum(map(len, picked.values())), sum(found.sum() for found in picked.values())
     particles = sum(found.sum() for found in everything.values())
-    assert f"target precision {aim:g}; about {true:.0f} of {total} picks should be particles" in out
+    assert f"target precision {aim:g}; expected: {true:.0f} of the {total} picks are particles" in out
     assert record()["expected_particles"] == pytest.approx(particles)
     note = record()["tomograms"]["a"]
     assert note["expected_precision"] == pytest.approx(picked["a"].mean(), abs=1e-3)
@@ -462,6 +462,19 @@ def test_a_precision_needs_probabilities(cetpick: Run, pick: Run) -> None:
     )
     assert (code, "one of `paper` mode" in err) == (2, True)
     assert not Path("out").exists()
+
+
+def test_work_in_3dmod_is_not_written_over(pick: Run, cetpick: Run, scores: pd.Series) -> None:
+    assert pick()[0] == 0
+    written = contents("out")
+    for version in (b"mine", b"mine again"):
+        Path("out/b.mod").write_bytes(version)
+        _, _, err = cetpick("repick", "out", "--threshold", scores[len(scores) // 2])
+        assert "out/b.mod: changed since it was written; your version is kept as b.edited" in err
+    assert Path("out/b.edited.mod").read_bytes() == b"mine"
+    assert Path("out/b.edited1.mod").read_bytes() == b"mine again"
+    assert cetpick("repick", "out")[0] == 0
+    assert contents("out", "b.edited", "b.edited1") == written
 
 
 def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:

@@ -27,7 +27,7 @@ from cetpick.preprocess import prepare
 from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
 from cetpick.training import model_settings, train
-from cetpick.workflows.curate import compare, run_curate
+from cetpick.workflows.curate import CurateSummary, compare, run_curate
 from cetpick.workflows.inputs import InputOptions, open_labelled, open_training, read_rejected
 from cetpick.workflows.suggest import choose, run_suggest
 from tests.conftest import Run, TinySet, noise_and_models
@@ -286,7 +286,6 @@ def test_models_curated_in_3dmod_come_back_and_picking_again_takes_them(data: Pa
     assert code == 0, err
     assert "left alone: c" in out
     assert "--labels LABELS --reject round2/rejected.star --labels round2/added.star --labels round2/kept.star" in out
-    assert "--train a.mrc --train b.mrc" in out
     infos = [read_info(data / f"{name}.mrc") for name in NAMES]
     rejected = {of.tomogram: of.xyz for of in read_coordinates("round2/rejected.star", tomograms=infos)}
     np.testing.assert_allclose(rejected["a"], picks["a"][:3], atol=1e-3)
@@ -456,7 +455,7 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     mod(model, data / f"{name}.mrc", shown.xyz[1:])  # 3dmod saves it where it was
     last = out.splitlines()[-1].split()
     assert last[:2] == ["cetpick", "curate"]
-    assert f"--train {' --train '.join(f'{of}.mrc' for of in sorted(names))}" in run(*last[1:])
+    assert "--reject round2/rejected.star --labels round2/kept.star --diameter 60" in run(*last[1:])
     record = json.loads((data / "round2" / "curate.json").read_text())
     assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
     told = record["tomograms"]
@@ -479,3 +478,21 @@ def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
     assert not within(rows[["x", "y", "z"]].to_numpy(), first[["x", "y", "z"]].to_numpy(), DIAMETER / 20).any()
     with pytest.raises(InputError, match="holds no results"):
         run_suggest(data / "labels")
+
+
+def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
+    def summary(*command: str, paths: tuple[str, ...] = ("t2.mrc",)) -> CurateSummary:
+        files = {"rejected": Path("r/rejected.star"), "added": Path("r/my added.star")}
+        return CurateSummary(
+            output=Path("r"), diameter=90.0, command=list(command), files=files, paths=[Path(path) for path in paths]
+        )
+
+    said = "--reject r/rejected.star --labels 'r/my added.star'"
+    words = ("pick", "t1.mrc", "t2.mrc", "--labels", "t1.mod", "-d", "90", "--seed", "3", "-o", "picks", "--overwrite")
+    assert summary(*words).next_command == (f"cetpick pick t1.mrc t2.mrc --labels t1.mod -d 90 --seed 3 {said} -o NEW")
+    # where tomograms to train on are named, those that were corrected are, too, once
+    words = ("pick", "t1.mrc", "--train", "t1.mrc", "--labels", "t1.mod", "-d", "90", "--output", "picks")
+    assert summary(*words, paths=("t1.mrc", "t2.mrc")).next_command == (
+        f"cetpick pick t1.mrc --train t1.mrc --labels t1.mod -d 90 {said} --train t2.mrc -o NEW"
+    )
+    assert summary().next_command == f"cetpick pick TOMOGRAMS --labels LABELS {said} --diameter 90 -o NEW"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +59,7 @@ def curate(
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
     )  # fmt: skip
     if as_json:
-        opt.print_json(vars(summary))
+        opt.print_json(vars(summary) | {"next": summary.next_command})
         return
     opt.print_table([{"tomogram": name, **counts} for name, counts in summary.tomograms.items()])
     if summary.skipped:
@@ -72,7 +71,4 @@ def curate(
     if not summary.files:
         typer.echo("nothing was deleted or added")
         return
-    words = [f"--{'reject' if what == 'rejected' else 'labels'} {path}" for what, path in summary.files.items()]
-    typer.echo(f"next: cetpick pick ... --labels LABELS {' '.join(words)} --diameter {summary.diameter:g} -o ...")
-    trained = shlex.join([word for path in summary.paths for word in ("--train", str(path))])
-    typer.echo(f"      without --train; or, besides the --train of LABELS, {trained}")
+    typer.echo(f"next: {summary.next_command}")

@@ -44,8 +44,10 @@ def reporting(*, quiet: bool) -> Iterator[Reporter]:
 
             def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
                 bar.update(self.training, description=what, completed=step, total=steps, visible=step < steps)
-                if step == steps or (not console.is_terminal and step % 100 == 0):
+                if step == steps or (not console.is_terminal and step % 50 == 0):
                     console.print(f"{what}: step {step} of {steps}, loss {log['loss']:.3f}")
+                elif step == 1 and not console.is_terminal:
+                    console.print(f"{what}: {steps} steps")
 
             def say(self, text: str) -> None:
                 console.print(text, markup=False, soft_wrap=True)

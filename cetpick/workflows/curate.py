@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from cetpick.workflows.results import (
     TomogramRecord,
     merge,
     newest_run,
+    read_run,
     read_tomogram_record,
     run_files,
     tomogram_files,
@@ -75,6 +77,7 @@ class CurateSummary:
         skipped: names of tomograms with picks and no curated point, taken as not looked at.
         files: that were written, by what they hold.
         diameter: of the particle, angstrom.
+        command: words of the command that made the picks, when it trained on labels.
     """
 
     output: Path
@@ -83,6 +86,31 @@ class CurateSummary:
     skipped: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     diameter: float
+    command: list[str] = field(default_factory=list)
+
+    @property
+    def next_command(self) -> str:
+        """The command of a second round."""
+        said = [
+            word
+            for what, path in self.files.items()
+            for word in ("--reject" if what == "rejected" else "--labels", str(path))
+        ]
+        if not self.command:
+            return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"
+        words = iter(self.command)
+        kept = list[str]()
+        trained = set[Path]()
+        for word in words:
+            if word in ("-o", "--output"):
+                next(words)
+            elif word not in ("--overwrite", "--resume") and not word.startswith("--output="):
+                kept.append(word)
+                trained |= {Path(kept[-1]).resolve()} if kept[-2:-1] == ["--train"] else set()
+        # all tomograms with labels or rejected places are learned from, unless some are named
+        more = [path for path in self.paths if path.resolve() not in trained] if trained else []
+        said += [word for path in more for word in ("--train", str(path))]
+        return f"cetpick {shlex.join([*kept, *said])} -o NEW"
 
 
 def run_curate(
@@ -126,7 +154,7 @@ def run_curate(
         infos = [info for info, _ in given]
         pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
-        summary = CurateSummary(output=output, diameter=diameter)
+        summary = CurateSummary(output=output, diameter=diameter, command=_command(picks))
         found = []
         for info, table in given:
             if info.name not in points and not (emptied and len(table)):
@@ -181,6 +209,14 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
         added=pd.DataFrame(points[added], columns=["x", "y", "z"]),
         moved=int(moved.sum()),
     )
+
+
+def _command(picks: Path) -> list[str]:
+    """Words of the command that made the picks, none when it is not known or trained nothing."""
+    folder = results_folder(picks)
+    run = read_run(folder / RUN_FILE) if folder else None
+    words = [str(word) for word in run.values.get("arguments", ())] if run else []
+    return words if words[:1] == ["pick"] and "--labels" in words else []
 
 
 def results_folder(path: Path) -> Path | None:

@@ -7,6 +7,8 @@ it is done. `run.json` tells it of all. Nothing here needs torch, or the voxels 
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ import pandas as pd
 from cetpick import __version__
 from cetpick.calibration import Expectation, expectations, precision_threshold
 from cetpick.config import Mode, ModelSettings, PickSettings
-from cetpick.errors import InputError
+from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.interrupts import held_signals
 from cetpick.io.imod import coordinates_to_mod
@@ -129,8 +131,9 @@ def told_of_cut(cut: Cut, *, picks: int, particles: float, everything: float | N
     if everything is None or not picks:
         return cut.told
     return (
-        f"{cut.told}; about {particles:.0f} of {picks} picks should be particles ({particles / picks:.0%}), "
-        f"of about {everything:.0f} there are ({particles / everything:.0%})"
+        f"{cut.told}; expected: {particles:.0f} of the {picks} picks are particles "
+        f"(precision {particles / picks:.0%}), of {everything:.0f} in the tomograms "
+        f"(recall {particles / everything:.0%})"
     )
 
 
@@ -407,6 +410,7 @@ def write_tomogram(
         record.info, read_table(stored).table if candidates is None else candidates, diameter=diameter
     )
     with held_signals():
+        _set_edited_aside(output, record.info.name)
         save_record(output, replace(record, outputs=outputs))
         coordinates_to_mod(model, record.info, picks.accepted, radius=diameter / 2)
         write_table(table, picks.accepted)
@@ -425,6 +429,26 @@ def write_tomogram(
         )
         save_record(output, record)
     return record
+
+
+def _set_edited_aside(output: Path, name: str) -> None:
+    """Rename picks of a tomogram that are not as they were written: somebody's work in 3dmod is not written over.
+
+    Warns:
+        CetpickWarning: some were.
+    """
+    before = read_tomogram_record(output, name)
+    for path in tomogram_files(output, name)[:2]:
+        stamp = before and before.outputs.get(_key(output, path))
+        if stamp and path.exists() and not stamp.fits(path):
+            names = (path.with_suffix(f".edited{number or ''}{path.suffix}") for number in itertools.count())
+            aside = next(free for free in names if not free.exists())
+            path.replace(aside)
+            warnings.warn(
+                f"{path}: changed since it was written; your version is kept as {aside.name}",
+                CetpickWarning,
+                stacklevel=3,
+            )
 
 
 def discard(output: Path, name: str) -> None:
