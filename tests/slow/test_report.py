@@ -46,6 +46,11 @@ NAMELESS = """[...document.querySelectorAll('button, input, select, canvas, img,
       || element.getAttribute('aria-hidden'))
 ).map(element => element.outerHTML)"""
 """What a screen reader has no name for."""
+STRIPS = """[...document.querySelectorAll('#gallery figure')].map(figure => [
+    figure.querySelector('figcaption').textContent,
+    [...figure.querySelectorAll('canvas')].map(canvas => canvas.getAttribute('aria-label')),
+])"""
+"""Of each strip of the gallery: its heading, and what stands for each picture."""
 HATCHED = "[...document.querySelectorAll('canvas.slice')].map(canvas => Number(canvas.dataset.out))"
 
 
@@ -110,7 +115,16 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
         assert not near or coloured > 20
         assert 50 < wide <= 1400
     assert sum(near for _, _, near, _ in before) > 0
-    assert browser.js("document.querySelectorAll('#gallery canvas').length") >= 16
+    scores = read_table(results / "candidates/sim_000.csv").table["score"]
+    cut = record["sim_000"]["picks"]
+
+    def told(ranks: range) -> list[str]:
+        return [f"Candidate {rank + 1}, score {scores[rank]:.2f}" for rank in ranks]
+
+    best, _, last, others = browser.js(STRIPS)
+    assert best == ["The best", told(range(8))]
+    assert last == ["Borderline: the last picks", told(range(cut - 8, cut))]
+    assert others == ["Below the cut: the next candidates", told(range(cut, cut + 8))]
     assert browser.js("[...document.querySelectorAll('#mean img')].every(image => image.naturalWidth > 20)")
     bars = "document.querySelectorAll('#scores rect').length"
     assert browser.js(bars) > 1
@@ -125,6 +139,7 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     # the threshold's slider: at 1 nothing is left, at 0 everything, between the two what `repick` gives
     set_slider(browser, "threshold", 100)
     assert text(browser, "picks") == "0"
+    assert browser.js(STRIPS)[2:] == [["Borderline: the last picks", []], ["Below the cut: the next candidates", told(range(8))]]
     assert all(near == 0 for _, _, near, _ in browser.js(DRAWN))
     set_slider(browser, "threshold", 0)
     assert text(browser, "picks") == str(sum(note["candidates"] for note in record.values()))
@@ -132,6 +147,9 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert everything > sum(near for _, _, near, _ in before)
     set_slider(browser, "threshold", 72)
     assert 0 < int(text(browser, "picks")) < picks
+    shown = [label.split()[-1] for _, labels in browser.js(STRIPS)[2:] for label in labels]
+    assert len(shown) == 16
+    assert all((float(score) >= 0.715) == (i < 8) for i, score in enumerate(shown))  # they follow the slider
     command = text(browser, "command").split()
     assert command == ["cetpick", "repick", "out", "--threshold", "0.72"]
     cetpick(*command[1:])
