@@ -119,7 +119,7 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     cut = record["sim_000"]["picks"]
 
     def told(ranks: range) -> list[str]:
-        return [f"Candidate {rank + 1}, score {scores[rank]:.2f}" for rank in ranks]
+        return [f"Candidate {rank + 1}, score {round(scores[rank] * 255) / 255:.2f}" for rank in ranks]
 
     best, _, last, others = browser.js(STRIPS)
     assert best == ["The best", told(range(8))]
@@ -147,9 +147,12 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert everything > sum(near for _, _, near, _ in before)
     set_slider(browser, "threshold", 72)
     assert 0 < int(text(browser, "picks")) < picks
-    shown = [label.split()[-1] for _, labels in browser.js(STRIPS)[2:] for label in labels]
-    assert len(shown) == 16
-    assert all((float(score) >= 0.715) == (i < 8) for i, score in enumerate(shown))  # they follow the slider
+    cut = int((scores >= 0.72).sum())
+    for (_, labels), before in zip(browser.js(STRIPS)[2:], (True, False), strict=True):  # they follow the slider
+        ranks = [int(label.split()[1].rstrip(",")) for label in labels]
+        assert len(ranks) == 8
+        assert ranks == sorted(ranks)
+        assert all((rank <= cut) == before for rank in ranks)
     command = text(browser, "command").split()
     assert command == ["cetpick", "repick", "out", "--threshold", "0.72"]
     cetpick(*command[1:])
@@ -169,6 +172,21 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert browser.js("getComputedStyle(document.getElementById('blank')).display") != "none"
     assert browser.js("getComputedStyle(document.getElementById('slices')).display") == "none"
     assert browser.js(bars) > 1
+
+    # a tomogram that was chosen is in the address, and such a link opens it
+    assert browser.js("location.hash") == "#sim_002"
+    browser.js("document.getElementById('previous').click()")
+    link = browser.js("location.href")
+    browser.js("location.hash = 'sim_002'")
+    browser.settle()
+    assert text(browser, "viewed") == "sim_002"
+    browser.js("location.hash = 'threshold'")  # no tomogram
+    browser.settle()
+    assert text(browser, "viewed") == "sim_002"
+    browser.js(f"location.replace({json.dumps(link)})")
+    browser.js("location.reload()")
+    browser.settle()
+    assert text(browser, "viewed") == "<b>&quot"
 
     require_readable(browser, moved)
 
