@@ -282,12 +282,17 @@ const report = (() => {
     find("next").addEventListener("click", () => choose(open + 1));
     document.querySelectorAll("[data-open]").forEach((button) => button.addEventListener("click", () => choose(Number(button.dataset.open), true)));
     window.addEventListener("hashchange", () => { if (linked() >= 0) show(linked(), true); });
+    const fit = () => {
+      Object.keys(panels).forEach(paint);
+      document.querySelectorAll(".scroll").forEach((box) => { box.nextElementSibling.hidden = box.scrollWidth <= box.clientWidth; });
+    };
     let resized;
-    window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => Object.keys(panels).forEach(paint), 100); });
+    window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(fit, 100); });
     const start = () => {
       find("viewer").hidden = tomograms.length === 0;
       if (linked() >= 0) show(linked(), true);
       else if (tomograms.length) show(Math.max(tomograms.findIndex((t) => t.view), 0));
+      fit();
     };
     return { refresh, start };
   };

@@ -130,9 +130,11 @@
     find("recall").textContent = percent(particles, everything);
     find("reset").disabled = step === null;
     const [start, rest] = data.repick;
-    find("command").textContent = step === null
+    const command = step === null
       ? "# another threshold: move the slider, then run what stands here"
       : `${start} --threshold ${(step / STEPS).toFixed(2)}${rest ? " " + rest : ""}`;
+    // no line breaks within an option
+    find("command").replaceChildren(...command.split(/(\s+)/).map((word) => (word.startsWith("-") ? make("span", {}, word) : word)));
     find("again").querySelector("button").hidden = step === null;
     tomograms.forEach((one, i) => {
       const cells = document.querySelector(`tr[data-row="${i}"]`).cells;
