@@ -59,7 +59,8 @@ class ModelSettings:
         width: channels of the first level of the network.
         fused: channels of the 3D part.
         separation: centres nearer than this fraction of the diameter are one particle.
-        floor: candidates below this score are not kept.
+        floor: local maxima at which the score of the network itself is below this are no candidates; their scores, as
+            calibrated, may be.
         calibration: pairs of a logit of the network and that of the probability it stands for, which is the score;
             see mixture.calibrate. Without any, as in `paper` mode, the score is the network's own.
         threshold: the score from which a candidate is a pick, as chosen in training.

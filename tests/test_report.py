@@ -157,7 +157,7 @@ def test_points_of_the_page_are_the_candidates(pick: Run) -> None:
     held = tomogram["view"]["thumbs"]["of"]
     assert held == sorted(set(held))
     cut = tomogram["picks"]
-    assert {0, 1, cut // 2, cut - 1, cut} <= set(held)
+    assert {*range(8), cut // 2, *range(cut - 8, cut + 8)} <= set(held)  # the best, the last picks, the next ones
 
 
 def test_names_from_files_are_no_html(pick: Run) -> None:
@@ -472,10 +472,16 @@ def test_next_steps_of_files() -> None:
         "cetpick convert 'my out/particles.star' 'my out/relion5.star' --format relion5 --tomograms-star TOMOGRAMS.star"
     )
     assert f"--b {2 * side} --crop {side} --bin BIN" in extract
+    assert (
+        "job 'Extract subtomos', 'OR: use direct entries?' Yes, 'Input particle set' my out/relion5.star, "
+        f"'Input tomogram set' TOMOGRAMS.star; binning factor BIN, box size {2 * side}, cropped box size {side}; BIN "
+        "is the voxel size 10.5 A over"
+    ) in steps["RELION 5"].text
     assert "--coords_angpix 10.5" in steps["Warp"].commands[1]
     assert f"--output_angpix 10.5 --box {side} --diameter 250" in steps["Warp"].commands[1]
     assert steps["Dynamo"].commands[1] == f"dtcrop 'my out/dynamo.doc' 'my out/dynamo.tbl' cetpickData {side}"
     assert steps["IMOD"].commands == ("3dmod tomos/t.mrc 'my out/t.mod'",)
+    assert "others" not in steps["IMOD"].text
     assert "artiax particles #1.2.1 originScaleFactor 10.5" in steps["ChimeraX with ArtiaX"].commands
     assert 'open "my out/t.coords" format coords' in steps["ChimeraX with ArtiaX"].commands
 
@@ -491,7 +497,13 @@ def test_next_steps_of_a_relion_project() -> None:
         f"--b {2 * side} --crop {side} --bin 8 --stack2d",
     )
     assert "(12 A a pixel)" in step.text
+    assert "job 'Extract subtomos', 'Input optimisation set' External/job009/optimisation_set.star; bin" in step.text
+    two_sets, *_ = next_steps(Path("out"), infos, star="relion5", diameter=250)
+    assert (
+        "Yes, 'Input particle set' out/particles.star, 'Input tomogram set' T/job007/tomograms.star; " in two_sets.text
+    )
     assert "--tomogram T/job007/tomograms.star" in warp.commands[0]
     assert "differ" not in warp.text
     mixed = next_steps(Path("out"), [info("t", 10), info("u", 12)], star="relion31", diameter=250)
     assert "Voxel sizes differ (10 to 12 A); the numbers are those of t." in mixed[1].text
+    assert "The others alike: 3dmod TOMOGRAM out/NAME.mod" in mixed[3].text

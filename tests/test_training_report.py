@@ -110,3 +110,8 @@ def test_curves_of_both_modes_and_of_records_without_scouts() -> None:
     ))  # fmt: skip
     assert facts["Scouts"].endswith("they found 2 of 4 labels again that they were not shown")
     assert facts["Threshold"] == "0.400"
+    facts = facts_of({"steps": 2, "recipe": {"doubtful_places": 134, "label_scatter": 0.025}}, ModelSettings(
+        classes=(ParticleClass(diameter=100),), voxel_size=(20, 10, 10)
+    ))  # fmt: skip
+    assert facts["Unlabelled places that may be particles"] == "134, which count less as background"
+    assert facts["Labels off centre"] == "typically 2.5% of the diameter, as the scouts see them"

@@ -265,16 +265,34 @@ const report = (() => {
       refresh();
       if (jump) { find("viewer").scrollIntoView(); find("viewed").focus({ preventScroll: true }); }
     };
+    // the part of the address after # names the tomogram, so that a link can lead to it
+    const linked = () => {
+      let name = location.hash.slice(1);
+      try { name = decodeURIComponent(name); } catch { /* a name that was typed with a % of its own */ }
+      return tomograms.findIndex((t) => t.name === name);
+    };
+    const choose = (number, jump) => {
+      show(number, jump);
+      // last: it may be refused, such as in a frame; setting location.hash would scroll to what has such an id
+      history.replaceState(null, "", "#" + encodeURIComponent(tomograms[open].name));
+    };
     tomograms.forEach((t, i) => find("which").append(make("option", { value: i }, t.name)));
-    find("which").addEventListener("change", () => show(Number(find("which").value)));
-    find("previous").addEventListener("click", () => show(open - 1));
-    find("next").addEventListener("click", () => show(open + 1));
-    document.querySelectorAll("[data-open]").forEach((button) => button.addEventListener("click", () => show(Number(button.dataset.open), true)));
+    find("which").addEventListener("change", () => choose(Number(find("which").value)));
+    find("previous").addEventListener("click", () => choose(open - 1));
+    find("next").addEventListener("click", () => choose(open + 1));
+    document.querySelectorAll("[data-open]").forEach((button) => button.addEventListener("click", () => choose(Number(button.dataset.open), true)));
+    window.addEventListener("hashchange", () => { if (linked() >= 0) show(linked(), true); });
+    const fit = () => {
+      Object.keys(panels).forEach(paint);
+      document.querySelectorAll(".scroll").forEach((box) => { box.nextElementSibling.hidden = box.scrollWidth <= box.clientWidth; });
+    };
     let resized;
-    window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => Object.keys(panels).forEach(paint), 100); });
+    window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(fit, 100); });
     const start = () => {
       find("viewer").hidden = tomograms.length === 0;
-      if (tomograms.length) show(Math.max(tomograms.findIndex((t) => t.view), 0));
+      if (linked() >= 0) show(linked(), true);
+      else if (tomograms.length) show(Math.max(tomograms.findIndex((t) => t.view), 0));
+      fit();
     };
     return { refresh, start };
   };

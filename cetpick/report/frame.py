@@ -115,7 +115,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, tomograms: bool
     body = "\n".join(lines)
     return (
         f'<div class="scroll">\n<table{known}>\n<thead><tr>{columns}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
+        '<p class="sideways" hidden>more columns: scroll the table sideways →</p>'
     )
 
 

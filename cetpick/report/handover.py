@@ -1,7 +1,8 @@
 """What to do with the picks: the commands of the programs that take over, with their numbers filled in.
 
-Sources: RELION 5.0.1, which was seen to read these files (`relion_tomo_subtomo`); the documentation of WarpTools
-(`ts_export_particles`), Dynamo (`dtcrop`, "Cropping table"), IMOD (`3dmod`) and ArtiaX ("file formats", "particles").
+Sources: RELION 5.0.1, which was seen to read these files (`relion_tomo_subtomo`), and its tutorial of sub-tomogram
+averaging ("Extract subtomos") for the names in its window; the documentation of WarpTools (`ts_export_particles`),
+Dynamo (`dtcrop`, "Cropping table"), IMOD (`3dmod`) and ArtiaX ("file formats", "particles").
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def next_steps(
         ),
         NextStep(
             program="IMOD",
-            text="The picks on their tomogram, as spheres of its size, with the scores as values of the points.",
+            text="The picks on their tomogram, as spheres of the particle's size, scores as values of the points."
+            + (f" The others alike: 3dmod TOMOGRAM {output / 'NAME.mod'}." if len(infos) > 1 else ""),
             commands=(_line("3dmod", first.path, output / f"{first.name}.mod"),),
         ),
         NextStep(
@@ -142,14 +144,14 @@ def _relion(
         side = box_side(diameter, pixel)
         if optimisation_set is None:
             given: tuple[object, ...] = ("--p", output / "particles.star", "--t", first.relion.star)
-            job = "'Extract subtomos' with particles.star and its tomograms.star"
+            inputs = _direct_entries(output / "particles.star", first.relion.star)
         else:
-            given = ("--i", Path(optimisation_set["particles"]).with_name("optimisation_set.star"))
-            job = "'Extract subtomos' with optimisation_set.star as its input"
+            file = Path(optimisation_set["particles"]).with_name("optimisation_set.star")
+            given, inputs = ("--i", file), f"'Input optimisation set' {file}"
         return NextStep(
             program="RELION 5",
-            text=f"Nothing to import. In RELION's window: job {job}, binning factor {binning}, box size "
-            f"{PADDED * side}, cropped box size {side} ({pixel:g} A a pixel); or in the project folder, as here.{note}",
+            text=f"Nothing to import. {_extracting(inputs, binning, side)} ({pixel:g} A a pixel). Or in the project "
+            f"folder, as here.{note}",
             commands=(
                 _line(
                     *("relion_tomo_subtomo", *given, "--o", "Extract/cetpick/"),
@@ -161,9 +163,11 @@ def _relion(
     target = output / "relion5.star"
     return NextStep(
         program="RELION 5",
-        text="Import: these picks are in voxels of the tomograms, RELION 5 counts from their centre; TOMOGRAMS.star is "
-        "that of its job 'Reconstruct tomograms', with the same tomogram names. Extract: BIN is the voxel size "
-        f"{first.grid.voxel_size:g} A over the pixel size of the tilt series.{note}",
+        text="Convert first, as in the first line: these picks are in voxels of the tomograms, RELION 5 counts from "
+        "their centre. TOMOGRAMS.star is the tomograms.star of its job 'Reconstruct tomograms', with the same tomogram "
+        f"names. {_extracting(_direct_entries(target, 'TOMOGRAMS.star'), 'BIN', side)}; BIN is the voxel size "
+        f"{first.grid.voxel_size:g} A over the pixel size of the tilt series. Or in the project folder, as in the "
+        f"second line.{note}",
         commands=(
             _line("cetpick", "convert", output / "particles.star", target, "--format", "relion5")
             + " --tomograms-star TOMOGRAMS.star",
@@ -171,6 +175,19 @@ def _relion(
             + f" --t TOMOGRAMS.star --o Extract/cetpick/ --b {PADDED * side} --crop {side} --bin BIN --stack2d",
         ),
     )
+
+
+def _extracting(inputs: str, binning: int | str, side: int) -> str:
+    """What to enter in RELION's window."""
+    return (
+        f"In RELION's window: job 'Extract subtomos', {inputs}; binning factor {binning}, box size {PADDED * side}, "
+        f"cropped box size {side}"
+    )
+
+
+def _direct_entries(particles: Path, tomograms: Path | str) -> str:
+    """Two files in the place of an optimisation set, as RELION's window takes them."""
+    return f"'OR: use direct entries?' Yes, 'Input particle set' {particles}, 'Input tomogram set' {tomograms}"
 
 
 def _naming(infos: Sequence[TomogramInfo]) -> list[object]:

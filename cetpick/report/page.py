@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -225,9 +226,11 @@ def _percent(value: float | None) -> str:
 
 
 def _step(step: NextStep) -> str:
-    commands = escape("\n".join(step.commands))
+    # each in its own lines of the page, and no line break within an option; copied text has neither
+    lines = [re.sub(r"(?<!\S)-\S+", r"<span>\g<0></span>", escape(command)) for command in step.commands]
+    commands = "\n</code><code>".join(lines)
     return (
         f"<details><summary>{escape(step.program)}</summary><p>{escape(step.text)}</p>"
-        f'<div class="command"><pre tabindex="0" aria-label="{escape(step.where)}">{commands}</pre>'
+        f'<div class="command"><pre tabindex="0" aria-label="{escape(step.where)}"><code>{commands}</code></pre>'
         '<button type="button" data-copy>Copy</button></div></details>'
     )

@@ -44,11 +44,14 @@
       sheets.set(t, sheet);
     }
     const sheet = sheets.get(t), picks = picksOf(t), points = unpack(t);
-    const lowest = picks && picks <= points.length ? points[picks - 1].score : cutOf(t);
     const held = thumbs.of.map((rank, slot) => ({ rank, slot })).filter((one) => one.rank !== null);
-    const strip = (title, wanted, allowed) => {
-      const chosen = held.filter(({ rank }) => allowed(rank))
+    // the eight of the ranks from `first` to before `end` that have pictures and lie nearest to `wanted`
+    const strip = (title, wanted, first, end) => {
+      const chosen = held.filter(({ rank }) => rank >= first && rank < end)
         .sort((a, b) => Math.abs(a.rank - wanted) - Math.abs(b.rank - wanted)).slice(0, 8).sort((a, b) => a.rank - b.rank);
+      const ranks = chosen.map(({ rank }) => rank), span = ranks.length && ranks.at(-1) - ranks[0] + 1;
+      // the pictures are a sample: after the slider was moved the nearest one may lie apart
+      const apart = span > ranks.length || !ranks.includes(Math.floor(wanted));
       const row = make("div", { class: "strip" });
       for (const { rank, slot } of chosen) {
         const side = thumbs.side, canvas = make("canvas", { width: 2 * side, height: 2 * side, role: "img" });
@@ -59,15 +62,14 @@
         }
         row.append(make("div", {}, canvas, score));
       }
-      const caption = make("figcaption", {}, title);
-      box.append(make("figure", {}, caption, chosen.length ? row : make("p", { class: "note" }, "none")));
+      const caption = make("figcaption", {}, title + (chosen.length && apart ? ", the nearest that have pictures" : ""));
+      const none = make("p", { class: "note" }, first < end ? "no pictures of them" : "none");
+      box.append(make("figure", {}, caption, chosen.length ? row : none));
     };
-    strip("The best", 0, (rank) => rank < picks);
-    strip("The median", (picks - 1) / 2, (rank) => rank < picks);
-    // the gallery holds a sample: what is far from the cut is not borderline
-    const near = (rank) => rank < points.length && Math.abs(points[rank].score - lowest) <= 0.1;
-    strip("Borderline: the last picks", picks - 1, (rank) => rank < picks && near(rank));
-    strip("Below the cut: the next candidates", picks, (rank) => rank >= picks && near(rank));
+    strip("The best", 0, 0, picks);
+    strip("The median", (picks - 1) / 2, 0, picks);
+    strip("Borderline: the last picks", picks - 1, 0, picks);
+    strip("Below the cut: the next candidates", picks, picks, t.candidates);
   };
 
   /* ---- charts of a tomogram ---- */
@@ -128,9 +130,11 @@
     find("recall").textContent = percent(particles, everything);
     find("reset").disabled = step === null;
     const [start, rest] = data.repick;
-    find("command").textContent = step === null
+    const command = step === null
       ? "# another threshold: move the slider, then run what stands here"
       : `${start} --threshold ${(step / STEPS).toFixed(2)}${rest ? " " + rest : ""}`;
+    // no line breaks within an option
+    find("command").replaceChildren(...command.split(/(\s+)/).map((word) => (word.startsWith("-") ? make("span", {}, word) : word)));
     find("again").querySelector("button").hidden = step === null;
     tomograms.forEach((one, i) => {
       const cells = document.querySelector(`tr[data-row="${i}"]`).cells;

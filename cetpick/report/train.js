@@ -11,7 +11,7 @@
     ],
     kinds: {
       label: "labels",
-      ...(data.tomograms.some((t) => t.doubtful.length) ? { doubtful: "doubtful places" } : {}),
+      ...(data.tomograms.some((t) => t.doubtful.length) ? { doubtful: "places that may be particles" } : {}),
       ...(data.tomograms.some((t) => t.rejected.length) ? { rejected: "rejected places" } : {}),
     },
     about: (t) => `${t.labels.length} labels · ${t.size.join(" × ")} voxels of ${label(t.voxel)} Å`,
@@ -19,7 +19,7 @@
     opened: (t) => report.legend([
       [LABEL, `labels (${t.labels.length})`],
       ...(t.given.length ? [[GIVEN, "where they were given; moved to the circle"]] : []),
-      ...(t.doubtful.length ? [[DOUBTFUL, `probably particles, hardly learned as background (${t.doubtful.length})`]] : []),
+      ...(t.doubtful.length ? [[DOUBTFUL, `unlabelled, may be particles: count less as background (${t.doubtful.length})`]] : []),
       ...(t.rejected.length ? [[REJECTED, `rejected places (${t.rejected.length})`]] : []),
       ...(t.excluded ? [["hatched", "left out"]] : []),
     ]),

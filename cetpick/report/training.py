@@ -13,7 +13,7 @@ from cetpick.geometry import Points, as_points
 from cetpick.records import Grid
 from cetpick.report import frame
 
-COLUMNS = ("Tomogram", "Labels", "moved", "in padding or outside of the region", "Doubtful places", "Rejected places")
+COLUMNS = ("Tomogram", "Labels", "moved", "in padding or outside of the region", "May be particles", "Rejected places")
 MOVED = 0.01
 """Diameters from which a label was moved."""
 
@@ -130,9 +130,9 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
             f"{count['expected']:.0f} ({count['low']:.0f} to {count['high']:.0f}) in all training tomograms"
         )
     if (doubtful := recipe.get("doubtful_places")) is not None:
-        facts["Doubtful places"] = f"{doubtful}: unlabelled, probably particles; they count less as background"
+        facts["Unlabelled places that may be particles"] = f"{doubtful}, which count less as background"
     if scatter := recipe.get("label_scatter"):
-        facts["Labels beside the centres"] = f"typically by {scatter:.1%} of the diameter, as the scouts see them"
+        facts["Labels off centre"] = f"typically {scatter:.1%} of the diameter, as the scouts see them"
     if settings.count:
         low, high = settings.count_limits
         facts["Particles"] = f"about {settings.count:.0f} ({low:.0f} to {high:.0f}) in a training tomogram"

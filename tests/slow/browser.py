@@ -56,8 +56,8 @@ class Browser:
                 result: dict[str, Any] = answer["result"]
                 return result
 
-    def open(self, page: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Open a file in a window of this size; ends when all of it is loaded."""
+    def open(self, page: Path, *, width: int, height: int = 900, dark: bool = False, at: str = "") -> None:
+        """Open a file in a window of this size and at a #place of it; ends when all of it is loaded."""
         phone = width < 600
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1 + phone, mobile=phone
@@ -65,7 +65,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page.resolve().as_uri() + at)
         while not self._loaded:
             self._next()
         self.settle()

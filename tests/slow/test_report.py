@@ -46,6 +46,15 @@ NAMELESS = """[...document.querySelectorAll('button, input, select, canvas, img,
       || element.getAttribute('aria-hidden'))
 ).map(element => element.outerHTML)"""
 """What a screen reader has no name for."""
+STRIPS = """[...document.querySelectorAll('#gallery figure')].map(figure => [
+    figure.querySelector('figcaption').textContent,
+    [...figure.querySelectorAll('canvas')].map(canvas => canvas.getAttribute('aria-label')),
+])"""
+"""Of each strip of the gallery: its heading, and what stands for each picture."""
+CUT_OFF = """[...document.querySelectorAll('pre, .scroll')].filter(box =>
+    box.scrollWidth > box.clientWidth && !(box.className === 'scroll' && box.nextElementSibling.offsetHeight)
+).map(box => box.outerHTML)"""
+"""Commands that are wider than their box, and tables that are without saying so."""
 HATCHED = "[...document.querySelectorAll('canvas.slice')].map(canvas => Number(canvas.dataset.out))"
 
 
@@ -91,6 +100,9 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     record = json.loads((results / "run.json").read_text())["tomograms"]
     moved = results.parent / "elsewhere.html"  # it is one file
     shutil.move(page, moved)
+    link = "#%3Cb%3E%26quot"
+    browser.open(moved, width=1400, at=link)
+    assert text(browser, "viewed") == "<b>&quot"
     browser.open(moved, width=1400)
 
     picks = sum(note["picks"] for note in record.values())
@@ -110,7 +122,16 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
         assert not near or coloured > 20
         assert 50 < wide <= 1400
     assert sum(near for _, _, near, _ in before) > 0
-    assert browser.js("document.querySelectorAll('#gallery canvas').length") >= 16
+    scores = read_table(results / "candidates/sim_000.csv").table["score"]
+    cut = record["sim_000"]["picks"]
+
+    def told(ranks: range) -> list[str]:
+        return [f"Candidate {rank + 1}, score {round(scores[rank] * 255) / 255:.2f}" for rank in ranks]
+
+    best, _, last, others = browser.js(STRIPS)
+    assert best == ["The best", told(range(8))]
+    assert last == ["Borderline: the last picks", told(range(cut - 8, cut))]
+    assert others == ["Below the cut: the next candidates", told(range(cut, cut + 8))]
     assert browser.js("[...document.querySelectorAll('#mean img')].every(image => image.naturalWidth > 20)")
     bars = "document.querySelectorAll('#scores rect').length"
     assert browser.js(bars) > 1
@@ -125,6 +146,10 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     # the threshold's slider: at 1 nothing is left, at 0 everything, between the two what `repick` gives
     set_slider(browser, "threshold", 100)
     assert text(browser, "picks") == "0"
+    assert browser.js(STRIPS)[2:] == [
+        ["Borderline: the last picks", []],
+        ["Below the cut: the next candidates", told(range(8))],
+    ]
     assert all(near == 0 for _, _, near, _ in browser.js(DRAWN))
     set_slider(browser, "threshold", 0)
     assert text(browser, "picks") == str(sum(note["candidates"] for note in record.values()))
@@ -132,6 +157,12 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert everything > sum(near for _, _, near, _ in before)
     set_slider(browser, "threshold", 72)
     assert 0 < int(text(browser, "picks")) < picks
+    cut = int((scores >= 0.72).sum())
+    for (_, labels), before in zip(browser.js(STRIPS)[2:], (True, False), strict=True):  # they follow the slider
+        ranks = [int(label.split()[1].rstrip(",")) for label in labels]
+        assert len(ranks) == 8
+        assert ranks == sorted(ranks)
+        assert all((rank <= cut) == before for rank in ranks)
     command = text(browser, "command").split()
     assert command == ["cetpick", "repick", "out", "--threshold", "0.72"]
     cetpick(*command[1:])
@@ -141,6 +172,15 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert text(browser, "picks") == str(sum(note["picks"] for note in repicked.values()))
     browser.js("document.getElementById('reset').click()")
     assert text(browser, "picks") == str(picks)
+
+    # commands are broken into lines where they are shown, not where they are copied
+    browser.js("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    selected = browser.js(
+        "[...document.querySelectorAll('details pre')].map(box => { "
+        "getSelection().selectAllChildren(box); return [box.textContent, getSelection().toString()]; })"
+    )
+    steps = json.loads(cetpick("report", "out", "--json", "--quiet"))["next"]
+    assert selected == [["\n".join(step["commands"])] * 2 for step in steps]
 
     # other tomograms: one by its row, one without pictures by the arrow
     browser.js("document.querySelectorAll('table.tomograms [data-open]')[1].click()")
@@ -152,6 +192,17 @@ def test_report_in_a_browser(browser: Browser, results: Path, cetpick: Run) -> N
     assert browser.js("getComputedStyle(document.getElementById('slices')).display") == "none"
     assert browser.js(bars) > 1
 
+    # a tomogram that was chosen is in the address, and such a link opens it
+    assert browser.js("location.hash") == "#sim_002"
+    browser.js("document.getElementById('previous').click()")
+    assert browser.js("location.hash") == link
+    browser.js("location.hash = 'sim_002'")
+    browser.settle()
+    assert text(browser, "viewed") == "sim_002"
+    browser.js("location.hash = 'threshold'")  # no tomogram
+    browser.settle()
+    assert text(browser, "viewed") == "sim_002"
+
     require_readable(browser, moved)
 
 
@@ -161,6 +212,8 @@ def require_readable(browser: Browser, page: Path) -> None:
     for width, dark in ((1400, False), (390, True)):
         browser.open(page, width=width, dark=dark)
         assert browser.js("document.documentElement.scrollWidth") <= width
+        browser.js("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        assert browser.js(CUT_OFF) == []
         assert (browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") != dark
         slices = browser.js(DRAWN)
         assert len(slices) == 3
