@@ -17,7 +17,7 @@ from cetpick.io.coordinates import pair_labels
 from cetpick.io.tomograms import SAME_VOXEL_SIZE, read_tomogram
 from cetpick.records import Tomogram, TomogramInfo
 from cetpick.report.overlay import draw_averages, draw_labels
-from cetpick.workflows.inputs import InputOptions, all_points, open_tomograms, points_in_file
+from cetpick.workflows.inputs import InputOptions, all_points, open_tomograms, points_in_file, telling_unusable
 from cetpick.workflows.record import RunRecord, prepare_output
 
 RUN_FILE = "run.json"
@@ -139,7 +139,8 @@ def run_check(
     record = RunRecord("check", {"diameter": diameter, "inputs": options})
     with record.keeping_warnings():
         infos, failures = open_tomograms(tomograms, options)
-        labelled = _labelled(infos, labels, options)
+        with telling_unusable(failures):
+            labelled = _labelled(infos, labels, options)
         if output is not None:
             names = [path.name for info, _, _ in labelled for path in picture_files(output, info.name)]
             inputs = [*(info.path for info, _, _ in labelled), *labels]

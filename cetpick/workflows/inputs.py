@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -181,6 +182,17 @@ def open_training(
     return infos
 
 
+@contextmanager
+def telling_unusable(failures: Sequence[CetpickError]) -> Iterator[None]:
+    """Add to an InputError the tomograms that cannot be used: labels of them seem to have none."""
+    try:
+        yield
+    except InputError as error:
+        if not failures:
+            raise
+        raise InputError("\n".join(map(str, (error, *failures)))) from error
+
+
 def read_rejected(
     paths: Sequence[Path],
     tomograms: Sequence[TomogramInfo],
@@ -196,7 +208,7 @@ def read_rejected(
         tomograms: those that files may be given for in order.
         options: how to read them.
         others: further tomograms, which may be the same.
-        needed: it is an error when the places belong to none of these tomograms.
+        needed: it is an error when the places of a file belong to none of these tomograms.
 
     Returns:
         The records of each tomogram that has any, by its real path.
@@ -225,6 +237,7 @@ def open_labelled(
     *,
     rejected: Rejected | None = None,
     others: Sequence[TomogramInfo] = (),
+    option: str | None = None,
 ) -> list[Labelled]:
     """Those of the tomograms that have labels or rejected places, with both.
 
@@ -236,6 +249,7 @@ def open_labelled(
         options: how to read the files.
         rejected: see read_rejected.
         others: tomograms that are not trained on, to notice labels named after them.
+        option: that names tomograms to train on, for messages; None for arguments.
 
     Raises:
         InputError: an unusable label file, labels that cannot be paired, places that are labelled and rejected, or
@@ -255,7 +269,7 @@ def open_labelled(
             found=f"`{settings.mode}` mode" if settings.mode != "default" else f"hidden={settings.hidden}",
             cure="leave --reject out, or --mode",
         )
-    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned)
+    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned, option=option)
     _warn_of_names(pairs, others)
     found = []
     for info in tomograms:
@@ -267,6 +281,15 @@ def open_labelled(
             together = _joined(records, radius)
             found.append(Labelled(info=info, labels=together, label_files=records, rejected_files=refused))
     return found
+
+
+def foreign_files(labelled: Sequence[Labelled]) -> Iterator[str]:
+    """What was taken as given, a line for each file that has not the name of its tomogram."""
+    for of in labelled:
+        for what, files in (("labels", of.label_files), ("rejected places", of.rejected_files)):
+            for file in files:
+                if file.source and _foreign(file.source, [of.info]):
+                    yield f"{file.source}: {len(file)} {what} for {of.info.name}"
 
 
 def joined_points(records: Sequence[Coordinates]) -> Points:
@@ -330,7 +353,7 @@ def _warn_of_names(pairs: Sequence[tuple[TomogramInfo, Coordinates]], others: Se
     """Warn of label files named after one of the `others` instead of a training tomogram."""
     trained = [info for info, _ in pairs]
     for info, labels in pairs:
-        if labels.source is None or recognise(labels.source).holds.tomogram or named_after(labels.source, trained):
+        if labels.source is None or not _foreign(labels.source, trained):
             continue
         if other := named_after(labels.source, others):
             warnings.warn(
@@ -339,6 +362,11 @@ def _warn_of_names(pairs: Sequence[tuple[TomogramInfo, Coordinates]], others: Se
                 CetpickWarning,
                 stacklevel=3,
             )
+
+
+def _foreign(file: Path, tomograms: Sequence[TomogramInfo]) -> bool:
+    """Whether a file neither names tomograms nor has the name of one of these."""
+    return not recognise(file).holds.tomogram and named_after(file, tomograms) is None
 
 
 def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None) -> Points:
