@@ -116,8 +116,9 @@ def run_train(
         infos = open_training(tomograms, options)
         rejected = read_rejected(reject, infos, options)
         labelled = open_labelled(infos, labels, settings, options, rejected=rejected)
-        for line in foreign_files(labelled) if say else ():
-            say(line)
+        if say is not None:
+            for line in foreign_files(labelled):
+                say(line)
         count, refused = sum(len(of.labels) for of in labelled), sum(len(of.rejected) for of in labelled)
         if not overwrite:
             if is_model_of(output, labelled, settings, record):
