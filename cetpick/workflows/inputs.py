@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -404,7 +405,7 @@ def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None =
 def warn_of_labels(
     tomogram: Tomogram, labels: Sequence[Coordinates], diameter: float, *, binned: bool | None = None
 ) -> None:
-    """Warn when labels look swapped, scaled or shifted.
+    """Warn when labels look swapped, scaled or shifted, or when many have no clear contrast.
 
     Args:
         tomogram: with its voxels.
@@ -413,16 +414,20 @@ def warn_of_labels(
         binned: see InputOptions.
 
     Warns:
-        CetpickWarning: another reading of the labels clearly fits better.
+        CetpickWarning: another reading of the labels clearly fits better, or they may not be on particles.
     """
     if not labels:
         return
-    response = measure_response(tomogram.data, tomogram.info.grid, diameter=diameter)
+    info = tomogram.info
+    response = measure_response(tomogram.data, info.grid, diameter=diameter)
     for record in labels:
-        judgement = judge_labels(response, all_points(tomogram.info, record, binned=binned))
-        if judgement.verdict in ("swapped", "scaled", "shifted"):
+        judgement = judge_labels(response, all_points(info, record, binned=binned))
+        if judgement.verdict in ("swapped", "scaled", "shifted") or judgement.is_faint:
+            told = judgement.message.removeprefix("cannot be told: ")
+            words = ["cetpick", "check", info.path, "--labels", record.source or "LABELS", "-d", f"{diameter:g}"]
             warnings.warn(
-                f"{record.source or 'labels'} on {tomogram.info.path}: {judgement.message}; see `cetpick check`",
+                f"{record.source or 'labels'} on {info.path}: {told}; "
+                f"`{shlex.join(map(str, words))} -o DIR` draws them",
                 CetpickWarning,
                 stacklevel=2,
             )
