@@ -41,6 +41,13 @@ FEWEST_LABELS = 4
 """Fewer say nothing."""
 CONTRAST = 5.0
 """z from which labels are taken to be on particles."""
+MANY_LABELS = 10
+"""From so many on a contrast that is not clear is worth a warning; fewer may miss it by chance."""
+OTHER_DIAMETERS = (0.5, 2.0)
+"""In units of that given, which the contrast is compared with."""
+CLEARER = 1.5
+"""So many times farther must labels stand out under one of these to be told: simulated particles of 210 angstrom do 1.8
+times at 210 when 420 is given, and less than once at 420 and 105 when 210 is given."""
 RIVAL = 3.5
 """z from which another reading may be the right one."""
 HEAVY_TAILS = 10.0
@@ -61,6 +68,8 @@ WEAK = 0.15
 CROWDED = 0.5
 """Share of labels nearer than half a diameter to another from which a reading is impossible, unless as many are so as
 given: a set that shrinks to a few places says no more than a few labels."""
+FAINT = "labels of another tomogram, a wrong diameter, or particles too faint to tell"
+"""Why there may be no contrast."""
 AXES = "xyz"
 
 
@@ -100,6 +109,15 @@ class Reading:
         if self.scale != 1:
             parts = [f"({axis}+0.5)*{self.scale:g}-0.5" for axis in AXES]
         return f"({', '.join(parts)})"
+
+    @property
+    def meaning(self) -> str | None:
+        """What its order of axes means, None for the usual one."""
+        moved = [AXES[new] for new, old in enumerate(self.order) if new != old]
+        if not moved:
+            return None
+        name = "".join(AXES[axis] for axis in self.order)
+        return f"{name}: {' and '.join(moved)} exchanged" if len(moved) == 2 else f"{name}: read in this order"
 
     @property
     def cure(self) -> str | None:
@@ -157,7 +175,7 @@ class Response:
         return np.where(inside, self.values[z, y, x], np.float32(np.nan))
 
 
-def measure_response(data: NDArray[Any], grid: Grid, *, diameter: float) -> Response:
+def measure_response(data: NDArray[Any], grid: Grid, *, diameter: float, step: int | None = None) -> Response:
     """Filter a tomogram for dark blobs.
 
     It is averaged down to about VOXELS_PER_DIAMETER, normalised by median and MAD, and clipped.
@@ -166,9 +184,10 @@ def measure_response(data: NDArray[Any], grid: Grid, *, diameter: float) -> Resp
         data: (z, y, x) as stored; may hold NaN and constant padding, which give NaN.
         grid: of the tomogram.
         diameter: of the particle, angstrom.
+        step: stored voxels to be averaged along each side; by default for VOXELS_PER_DIAMETER.
     """
     voxels = diameter / grid.voxel_size
-    step = max(1, min(int(voxels / VOXELS_PER_DIAMETER), *data.shape))
+    step = step or max(1, min(int(voxels / VOXELS_PER_DIAMETER), *data.shape))
     volume = bin_by_averaging(data, step)
     invalid = padding_mask(volume) | ~np.isfinite(volume)
     if invalid.all():
@@ -401,6 +420,11 @@ class Judgement:
         """The reading to use in the place of the given one, if one was found."""
         return self.ranking[0].reading if self.verdict in ("swapped", "scaled") else None
 
+    @property
+    def is_faint(self) -> bool:
+        """Whether there is no clear contrast although there are MANY_LABELS."""
+        return self.verdict == "undecidable" and self.contrast is None and self.labels >= MANY_LABELS
+
     def mended(self, xyz: ArrayLike, grid: Grid) -> tuple[str, Points] | None:
         """What would make the labels right, and the labels (n, 3) after it; None when nothing is known to."""
         if self.better:
@@ -446,6 +470,44 @@ def judge_labels(response: Response, xyz: ArrayLike, *, seed: int = 0) -> Judgem
     )
 
 
+def clearer_diameter(
+    data: NDArray[Any], response: Response, xyz: ArrayLike, *, seed: int = 0
+) -> tuple[float, float] | None:
+    """Half or twice the diameter (angstrom) and its contrast z, if labels stand out much more so; else None.
+
+    Compared is the mean response at the labels, less that of the copies, in standard deviations of all of the response:
+    other than z it does not depend on how far the copies are displaced.
+
+    Args:
+        data: (z, y, x) as stored.
+        response: to it.
+        xyz: labels (n, 3) in stored voxels.
+        seed: of the displacements.
+    """
+    points = np.unique(as_points(xyz), axis=0)
+    given = measure_contrast(response, points, seed=seed)
+    z = float(np.nan_to_num(given.z()))
+    clear = abs(z) >= CONTRAST
+    for factor in OTHER_DIAMETERS:
+        diameter = factor * response.diameter * response.grid.voxel_size
+        step = response.step if factor < 1 else None  # a finer grid would take eight times as long
+        other = measure_response(data, response.grid, diameter=diameter, step=step)
+        contrast = measure_contrast(other, points, seed=seed)
+        there = contrast.z()
+        if clear and there * z < 0:
+            continue  # such as the middle of a hollow particle
+        needed = max(abs(z), found_among_many(CONTRAST, len(points)))
+        if abs(there) >= needed and _height(other, contrast) >= CLEARER * (_height(response, given) if clear else 0):
+            return diameter, abs(there)
+    return None
+
+
+def _height(response: Response, contrast: Contrast) -> float:
+    """How far labels stand out, in standard deviations of the response; positive for dark and bright."""
+    above = np.nanmean(contrast.here, dtype=np.float64) - contrast.background()[0]
+    return abs(float(above)) / float(np.nanstd(response.values, dtype=np.float64))
+
+
 def _rank(response: Response, points: Points, given: Contrast, reading: Reading, seed: int) -> Ranked:
     read = reading.apply(points, response.grid)
     outside = int(np.isnan(response.at(read)).sum())
@@ -488,7 +550,8 @@ def _verdict(
         message = f"wrong: {given.outside} of {labels} labels lie outside, no other reading clearly fits{best}"
         return "outside", message, 0.0
     if not abs(given.z) >= CONTRAST:
-        return "undecidable", f"cannot be told: no clear contrast at the labels ({_told(given.z)}{best})", 0.0
+        message = f"no clear contrast at the labels ({_told(given.z)}; {CONTRAST:g} is clear{best}): {FAINT}"
+        return "undecidable", f"cannot be told: {message}", 0.0
     if rivals := [item for item in ranking if item.rivals_given]:
         other = f"{rivals[0].reading.name} ({_told(rivals[0].z)})"
         return "undecidable", f"cannot be told: as given ({_told(given.z)}) and {other} fit too much alike", given.z

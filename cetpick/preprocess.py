@@ -14,7 +14,7 @@ from cetpick import scratch
 from cetpick.config import ModelSettings
 from cetpick.contamination import coarse, find
 from cetpick.errors import CetpickWarning, InputError
-from cetpick.records import Region, Tomogram
+from cetpick.records import Region, Tomogram, TomogramInfo
 from cetpick.voxels import (
     STATISTICS_SAMPLE,
     Mask,
@@ -27,11 +27,35 @@ from cetpick.voxels import (
     working_shape,
 )
 
+FEWEST_VOXELS = 4.0
+"""Stored voxels along a diameter; with fewer the diameter is a mistake of units, or the tomogram too coarse."""
 CUBE = np.ones((3, 3, 3), bool)
 EMPTY = 0.25
 """A slice is empty if its grey values spread less than that, in units of what is typical of slices."""
 ROWS = 32
 """Rows at least that the spread of a slice is taken from, when it has more."""
+
+
+def require_fitting(info: TomogramInfo, diameter: float) -> None:
+    """Raise an InputError unless a particle (diameter in angstrom) has enough voxels and fits into a tomogram."""
+    grid = info.grid
+    if diameter < FEWEST_VOXELS * grid.voxel_size:
+        raise InputError(
+            "the particle is too small for this tomogram",
+            file=info.path,
+            expected=f"a diameter of at least {FEWEST_VOXELS:g} voxels of {grid.voxel_size:g} angstrom",
+            found=f"{diameter:g} angstrom",
+            cure="give --diameter in angstrom (10 to a nanometre), or a tomogram with finer voxels",
+        )
+    shortest = min(grid.shape) * grid.voxel_size
+    if diameter > shortest:
+        raise InputError(
+            "the particle is larger than the tomogram",
+            file=info.path,
+            expected=f"a diameter below {shortest:.0f} angstrom, its shortest side",
+            found=f"{diameter:g} angstrom at {grid.voxel_size:g} angstrom a voxel",
+            cure="check --diameter (angstrom) and the voxel size",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
-from cetpick.preprocess import prepare, without_contamination
+from cetpick.preprocess import prepare, require_fitting, without_contamination
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
 from cetpick.scouting import Scout, best_ranked, candidates, scout
@@ -34,8 +34,6 @@ FEWEST_LABELS = 3
 """Fewer labels than this are an error."""
 FEW_LABELS = 10
 """Fewer labels than this are worth a warning."""
-FEWEST_VOXELS = 4.0
-"""Stored voxels along a diameter; with fewer the diameter is a mistake of units, or the tomogram too coarse."""
 Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
 FEWEST_STEPS = 30
@@ -121,25 +119,8 @@ def check_labels(labels: Sequence[tuple[TomogramInfo, Coordinates]], diameter: f
     if total < FEW_LABELS:
         warnings.warn(f"only {total} labels; 20 to 50 pick more reliably", CetpickWarning, stacklevel=2)
     for info, coordinates in labels:
-        grid = info.grid
-        if diameter < FEWEST_VOXELS * grid.voxel_size:
-            raise InputError(
-                "the particle is too small for this tomogram",
-                file=info.path,
-                expected=f"a diameter of at least {FEWEST_VOXELS:g} voxels of {grid.voxel_size:g} angstrom",
-                found=f"{diameter:g} angstrom",
-                cure="give --diameter in angstrom (10 to a nanometre), or a tomogram with finer voxels",
-            )
+        require_fitting(info, diameter)
         warn_of_kinds(coordinates)
-        shortest = min(grid.shape) * grid.voxel_size
-        if diameter > shortest:
-            raise InputError(
-                "the particle is larger than the tomogram",
-                file=info.path,
-                expected=f"a diameter below {shortest:.0f} angstrom, its shortest side",
-                found=f"{diameter:g} angstrom at {grid.voxel_size:g} angstrom a voxel",
-                cure="check --diameter (angstrom) and the voxel size",
-            )
 
 
 def warn_of_kinds(labels: Coordinates) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,7 @@ from cetpick.contrast import (
     Reading,
     Response,
     bin_by_averaging,
+    clearer_diameter,
     judge_labels,
     measure_contrast,
     measure_response,
@@ -98,6 +100,12 @@ class TestReadings:
         assert Reading(flips=(True, True, False)).name == "x and y flipped"
         assert Reading(scale=0.25).name == "scaled by 1/4"
         assert Reading(scale=2.0).rule == "((x+0.5)*2-0.5, (y+0.5)*2-0.5, (z+0.5)*2-0.5)"
+
+    def test_meaning_of_an_order(self) -> None:
+        assert Reading(order=(1, 0, 2), flips=(True, False, False)).meaning == "yxz: x and y exchanged"
+        assert Reading(order=(2, 1, 0)).meaning == "zyx: x and z exchanged"
+        assert Reading(order=(1, 2, 0)).meaning == "yzx: read in this order"
+        assert AS_GIVEN.meaning is None
 
     def test_clip_rotx(self) -> None:
         """clip rotx moves (x, y, z) to (x, z, NY-1-y); its NY is the rotated volume's NZ."""
@@ -258,6 +266,21 @@ class TestVerdict:
             assert judge_labels(response, undo(reading, truth, grid)).better == reading
 
 
+class TestDiameter:
+    def test_clearer_at_half_or_twice(self, flat: Scene) -> None:
+        for given, right in ((240.0, 120.0), (60.0, 120.0), (120.0, None)):
+            response = measure_response(flat.data, flat.grid, diameter=given)
+            found = clearer_diameter(flat.data, response, flat.labels)
+            assert (found and found[0]) == right
+            assert found is None or found[1] > measure_contrast(response, flat.labels).z()
+
+    def test_nothing_is_clearer_at_random_places(self, flat: Scene, flat_response: Response) -> None:
+        rng = np.random.default_rng(7)
+        for _ in range(5):
+            places = rng.uniform(8, np.array(flat.grid.size) - 9, (20, 3))
+            assert clearer_diameter(flat.data, flat_response, places) is None
+
+
 class TestPictures:
     def test_fullest_places(self) -> None:
         positions = np.array([10.0, 11.0, 12.0, 40.0, 41.0, 70.0, 200.0])
@@ -295,6 +318,9 @@ class TestCommand:
         assert lines[1] == f"  20 labels of {labels}, 120 A"
         assert lines[2].split() == ["reading", "contrast", "outside"]
         assert lines[3].startswith("  as given ")
+        assert "  contrast: 5 or more is clear, + for dark particles, - for bright ones" in lines
+        assert lines[-1] == "no pictures were drawn: -o DIR draws the labels on slices"
+        assert re.search(r"^  of 54 ways to read the labels the clearest are shown; \d+ put labels outside", out, re.M)
         assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
 
     def test_swapped_with_pictures(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
@@ -303,6 +329,8 @@ class TestCommand:
         assert (code, err) == (1, "")
         assert out.startswith("t1: these look swapped: xzy fits better (")
         assert any(line.startswith("  as given ") for line in out.splitlines())
+        assert "\n  xzy: y and z exchanged\n" in out
+        assert "no pictures" not in out
         names = ["run.json", "t1_average.png", "t1_labels.png", "t1_mended.png"]
         assert sorted(path.name for path in out_dir.iterdir()) == names
         for name in names[1:]:
@@ -326,6 +354,26 @@ class TestCommand:
         code, _, _ = cetpick("check", tomogram, "-l", labels, "-d", DIAMETER, "-o", out_dir, "--overwrite")
         assert code == 0
         assert sorted(path.name for path in out_dir.iterdir()) == ["run.json", "t1_average.png", "t1_labels.png"]
+
+    def test_wrong_diameter(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
+        labels = table(tmp_path / "labels.csv", flat.labels)
+        code, out, _ = cetpick("check", tomogram, "-l", labels, "-d", 2 * DIAMETER)
+        assert (code, out.startswith("t1: fine: ")) == (0, True)
+        assert "  note: is --diameter right? 120 A gives a clearer contrast (" in out
+        for diameter, problem in ((24, "too small for this tomogram"), (2400, "larger than the tomogram")):
+            code, out, err = cetpick("check", tomogram, "-l", labels, "-d", diameter)
+            assert (code, out) == (2, "")
+            assert f"{tomogram}: the particle is {problem}\n" in err
+            assert f"found: {diameter} angstrom" in err
+        assert cetpick("check", tomogram, "-l", labels, "-d", DIAMETER)[1].count("diameter right") == 0
+
+    def test_labels_of_another_tomogram(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
+        labels = table(tmp_path / "labels.csv", Scene(seed=2).labels)
+        code, out, _ = cetpick("check", tomogram, "-l", labels, "-d", DIAMETER)
+        assert code == 1
+        assert re.match(
+            r"t1: cannot be told: no clear contrast at the labels \(\d\.\d; 5 is clear[^)]*\): labels of", out
+        )
 
     def test_all_labels_outside(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
         """Such as unbinned pixels: the way out is told, not that they cannot be read."""
@@ -427,6 +475,17 @@ class TestWarning:
         inside = Coordinates.from_points(flat.labels[:1], source=labels)  # reading leaves out what lies outside
         with pytest.warns(UserWarning, match=r"labels.csv on .*t1.mrc: these look swapped: xzy fits better"):
             warn_of_labels(volume, [inside], DIAMETER)
+
+    def test_no_contrast(self, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
+        """Such as labels of another tomogram; with few of them nothing is said."""
+        volume = Tomogram(info=read_info(tomogram), data=flat.data)
+        labels = table(tmp_path / "labels.csv", Scene(seed=2).labels)
+        said = (
+            rf"labels.csv on .*t1.mrc: no clear contrast .*another tomogram.*check {tomogram} --labels {labels} -d 120"
+        )
+        with pytest.warns(UserWarning, match=said):
+            warn_of_labels(volume, [Coordinates.from_points(Scene(seed=2).labels, source=labels)], DIAMETER)
+        warn_of_labels(volume, [Coordinates.from_points(Scene(seed=2).labels[:9])], DIAMETER)
 
     def test_right_or_undecidable_labels_pass(self, tomogram: Path, flat: Scene) -> None:
         volume = Tomogram(info=read_info(tomogram), data=flat.data)

@@ -28,7 +28,7 @@ from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
 from cetpick.training import model_settings, train
 from cetpick.workflows.curate import CurateSummary, compare, run_curate
-from cetpick.workflows.inputs import InputOptions, open_labelled, open_training, read_rejected
+from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_rejected
 from cetpick.workflows.suggest import choose, run_suggest
 from tests.conftest import Run, TinySet, noise_and_models
 
@@ -76,6 +76,27 @@ def test_labels_and_rejected_places_of_several_files_come_together(tiny: TinySet
     assert len(one.rejected) == 0
     assert two.labels.xyz.tolist() == [[50, 50, 5]]
     assert two.rejected.tolist() == [[20, 20, 5], [80, 80, 20], [80, 20, 20]]
+
+
+@quiet
+def test_files_of_another_name_are_told(tiny: TinySet, tmp_path: Path, cetpick: Run) -> None:
+    clicks, own = mod(tmp_path / "clicks.mod", tiny.path("one"), tiny.truth["one"][:4]), tmp_path / "two_labels.csv"
+    write_table(own, table(tiny.truth["two"][:4]))
+    write_table(tmp_path / "no.csv", table(tiny.truth["one"][9:11]))
+    write_table(tmp_path / "two.csv", table(tiny.truth["two"][9:12]))
+    of = labelled(tiny, [clicks, own], [tmp_path / "no.csv", tmp_path / "two.csv"])
+    assert list(foreign_files(of)) == [
+        f"{clicks}: 4 labels for one",
+        f"{tmp_path / 'no.csv'}: 2 rejected places for one",
+    ]
+    (tmp_path / "model.safetensors").touch()  # which is in the way: nothing is trained
+    given = ["--labels", clicks, "-d", tiny.diameter, "-o"]
+    for command in (
+        ["train", tiny.path("one"), *given, tmp_path / "model.safetensors"],
+        ["pick", tiny.path("two"), "--train", tiny.path("one"), *given, tmp_path],
+    ):
+        code, _, err = cetpick(*command)
+        assert (code, err.splitlines().count(f"{clicks}: 4 labels for one")) == (2, 1)
 
 
 @quiet

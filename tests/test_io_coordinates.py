@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cetpick.errors import CetpickWarning, InputError
-from cetpick.io.coordinates import pair_labels, read_coordinates, write_coordinates
+from cetpick.io.coordinates import pair_files, pair_labels, read_coordinates, write_coordinates
 from cetpick.io.formats import HANDLERS, recognise
 from cetpick.records import Grid, RelionTomogram, TomogramInfo
 
@@ -395,6 +395,45 @@ class TestPairs:
         (tmp_path / "empty").mkdir()
         with pytest.raises(InputError, match="holds no label files"):
             pair_labels([tomogram("a")], [tmp_path / "empty"])
+
+    def test_named_file_without_partner_is_no_small_matter(self, tmp_path):
+        """Unlike one in a folder: its labels would be missed in the training."""
+        tomograms = [tomogram(f"TS_04{number}") for number in (0, 1, 2)]
+        clicks = write_text(tmp_path / "clicks_041.csv", "1,1,1\n")
+        (tmp_path / "more").mkdir()
+        first = write_text(tmp_path / "more" / "TS_040.csv", "1,1,1\n")
+        with pytest.raises(InputError) as caught:
+            pair_labels(tomograms, [clicks, first], several=True)
+        error = caught.value
+        assert (error.problem, error.file) == ("these labels belong to none of the tomograms", clicks)
+        assert error.expected == "a file named after one of TS_040, TS_041, TS_042"
+        assert error.cure == f"rename it after its tomogram (`cp {clicks} {tmp_path / 'TS_041.csv'}`)"
+        with pytest.raises(InputError, match=r"cure: rename it .*, or give as many files as tomograms, in the same"):
+            pair_labels(tomograms, [clicks, write_text(tmp_path / "x.csv", "2,2,2\n")])
+        with pytest.warns(CetpickWarning, match="labels without tomogram, left out: .*clicks_041.csv"):
+            pairs = pair_files(tomograms, [clicks, first], needed=False)
+        assert [info.name for info, _ in pairs] == ["TS_040"]
+
+    def test_cure_for_the_labels_of_one_tomogram(self, tmp_path):
+        tomograms = [tomogram(f"TS_04{number}") for number in (0, 1, 2)]
+        for name, meant in (("clicks_041.csv", "TS_041"), ("clicks.csv", "TOMOGRAM")):
+            clicks = write_text(tmp_path / name, "1,1,1\n")
+            with pytest.raises(InputError, match="no labels belong") as caught:
+                pair_labels(tomograms, [clicks], option="--train")
+            path = next((info.path for info in tomograms if info.name == meant), meant)
+            copy = f"`cp {clicks} {tmp_path / meant}.csv`"
+            assert caught.value.cure == (
+                f"name its tomogram alone: `--train {path}`; or rename it after its tomogram ({copy})"
+            )
+
+    @quiet
+    def test_named_star_without_points_here(self, tmp_path):
+        write_coordinates(tmp_path / "p.star", [(tomogram("other"), points_table())])
+        mine = write_text(tmp_path / "a.csv", "1,1,1\n")
+        with pytest.raises(
+            InputError, match=r"p.star: these labels belong to none[\s\S]*cure: name its tomograms, too"
+        ):
+            pair_labels([tomogram("a"), tomogram("b")], [mine, tmp_path / "p.star"])
 
     @quiet
     def test_star_of_other_tomograms(self, tmp_path):

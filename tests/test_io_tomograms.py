@@ -248,7 +248,7 @@ def test_extended_headers_are_skipped_and_shown(write):
     np.testing.assert_array_equal(tomogram.data, VOXELS)
     header = tomogram.info.header
     assert (header["extended_header_type"], header["extended_header_bytes"]) == ("FEI1", 160)
-    assert (header["labels"], header["minimum"], header["maximum"]) == (["made by hand"], 1.0, 2.0)
+    assert (header["header_text"], header["minimum"], header["maximum"]) == (["made by hand"], 1.0, 2.0)
     json.dumps(header)
 
 

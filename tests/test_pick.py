@@ -14,10 +14,11 @@ import pytest
 
 from cetpick import scratch
 from cetpick.cli import main
-from cetpick.io.coordinates import read_coordinates
+from cetpick.io.coordinates import read_coordinates, write_coordinates
 from cetpick.io.imod import read_mod
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star, write_star
+from cetpick.io.tomograms import read_info
 from tests.conftest import Run, TinySet
 
 FAST = ["--steps", "40", "--count-hint", "12", "--quiet", "--threads", "2"]
@@ -329,6 +330,28 @@ def test_labels_named_after_another_of_the_tomograms_are_said_and_used(
     assert out.startswith(f"{tmp_path / 'out' / 'model.safetensors'}: about ")
 
 
+def test_labels_that_would_be_lost_end_at_once(
+    tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the first round they were taken by order, in the second there are more files than they."""
+    clicks, broken = tmp_path / "clicks_1.mod", tmp_path / "clicks_1.mrc"
+    shutil.copy(tiny.labels, clicks)
+    points = pd.DataFrame(tiny.truth["two"][:5], columns=["x", "y", "z"])
+    command = ["pick", tiny.path("one"), tiny.path("two"), "-d", tiny.diameter, "-o", tmp_path / "out", "-l", clicks]
+    assert cetpick(monkeypatch, *command) == 2
+    assert "cure: name its tomogram alone: `--train TOMOGRAM`; or rename it" in capsys.readouterr().err
+    write_coordinates(tmp_path / "a.star", [(read_info(tiny.path("two")), points)])
+    assert cetpick(monkeypatch, *command, "-l", tmp_path / "a.star") == 2
+    err = capsys.readouterr().err
+    assert f"error: {clicks}: these labels belong to none of the tomograms\n" in err
+    assert "cure: rename it after its tomogram (`cp " in err
+    # that the tomogram is there but cannot be used is part of the answer
+    broken.write_bytes(b"no tomogram")
+    assert cetpick(monkeypatch, *command, broken, "-l", tmp_path / "a.star") == 2
+    assert f"\n{broken}: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_trained_when_there_is_nothing_to_pick(
     tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -510,7 +533,7 @@ def test_labels_outside_of_the_mask_teach_nothing(tiny: TinySet, tmp_path: Path,
         "--steps", "3", "--count-hint", "12", "--quiet", "--mask", tmp_path / "mask.mrc",
     )  # fmt: skip
     assert code == 0, err
-    assert "of 8 labels lie in padding, in gold, or outside of the mask or slab" in " ".join(err.split())
+    assert "of 8 labels lie in padding, gold or carbon, or outside of the mask or slab" in " ".join(err.split())
 
 
 def test_large_tomograms_are_picked_from_files_alike(

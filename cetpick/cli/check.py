@@ -54,28 +54,36 @@ def check(
     else:
         for checked in summary.checked:
             _print(checked)
+        if output is None:
+            typer.echo("no pictures were drawn: -o DIR draws the labels on slices")
     for failure in summary.failures:
         typer.echo(f"failed: {failure}", err=True)
     raise typer.Exit(summary.exit_code)
 
 
 def _print(checked: Checked) -> None:
+    from cetpick.contrast import CONTRAST
+
     judged = checked.judgement
     typer.echo(f"{checked.info.name}: {checked.message}")
     typer.echo(f"  {judged.labels} labels of {checked.labels}, {checked.diameter:g} A")
     if judged.ranking:
         first = judged.ranking[:ROWS]
+        shown = first if judged.given in first else (*first, judged.given)
         rows = [
             {
                 "reading": item.reading.name,
                 "contrast": "-" if isnan(item.z) else f"{item.z:+.1f}",
                 "outside": item.outside,
             }
-            for item in (first if judged.given in first else (*first, judged.given))
+            for item in shown
         ]
         opt.print_table(rows)
-        why = "they put labels outside, or on top of each other"
-        typer.echo(f"  ({len(judged.ranking)} readings are possible, {judged.impossible} are not: {why})")
+        typer.echo(f"  contrast: {CONTRAST:g} or more is clear, + for dark particles, - for bright ones")
+        for meaning in dict.fromkeys(item.reading.meaning for item in shown if item.reading.meaning):
+            typer.echo(f"  {meaning}")
+        total, why = len(judged.ranking) + judged.impossible, "put labels outside, or on top of each other"
+        typer.echo(f"  of {total} ways to read the labels the clearest are shown; {judged.impossible} {why}")
     for note in checked.notes:
         typer.echo(f"  note: {note}")
     for picture in checked.pictures:

@@ -63,7 +63,7 @@ def train(
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
             resume=resume, overwrite=overwrite, report=not no_report, reject=reject or [],
-            progress=reporter.step,
+            progress=reporter.step, say=reporter.say,
         )  # fmt: skip
     if as_json:
         opt.print_json(

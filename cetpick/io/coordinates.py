@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +20,9 @@ from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.relion import ROUNDING, beyond_edge
 from cetpick.io.tomograms import ENDINGS
 from cetpick.records import Coordinates, TomogramInfo
+
+SHOWN = 5
+"""So many tomograms are named in a message."""
 
 
 def read_coordinates(
@@ -112,13 +117,14 @@ def pair_labels(
     several: bool = False,
     binned: bool | None = None,
     z: float | None = None,
+    option: str | None = None,
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Read label files and tell which tomogram each belongs to; as pair_files.
 
     Warns:
         CetpickWarning: tomograms without labels, by name.
     """
-    pairs = pair_files(tomograms, labels, several=several, binned=binned, z=z)
+    pairs = pair_files(tomograms, labels, several=several, binned=binned, z=z, option=option)
     bare = [info.name for info in tomograms if all(info is not labelled for labelled, _ in pairs)]
     if bare:
         warnings.warn(f"tomograms without labels: {', '.join(bare)}", CetpickWarning, stacklevel=2)
@@ -135,6 +141,7 @@ def pair_files(
     needed: bool = True,
     binned: bool | None = None,
     z: float | None = None,
+    option: str | None = None,
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Read coordinate files and tell which tomogram each belongs to.
 
@@ -147,18 +154,20 @@ def pair_files(
         others: tomograms that points may belong to by name alone.
         what: the points are, for messages.
         several: a tomogram may have points in more than one of `paths`, and is then in as many pairs.
-        needed: it is an error when nothing pairs.
+        needed: it is an error when nothing pairs, or a file that was named, not found in a folder.
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
         z: of all points of two-dimensional files, voxels.
+        option: that names the tomograms of the files, for messages; None for arguments.
 
     Returns:
         Pairs, in the order of `tomograms` and `others`, those of one tomogram in the order of `paths`.
 
     Raises:
-        InputError: nothing pairs, or two files hold points of the same tomogram; and as read_coordinates.
+        InputError: nothing pairs, a named file has no tomogram, or two files hold points of the same tomogram; and as
+            read_coordinates.
 
     Warns:
-        CetpickWarning: files without a tomogram, by name.
+        CetpickWarning: files in folders without a tomogram, by name.
     """
     known = [*tomograms, *others]
     files = [(number, file) for number, path in enumerate(paths) for file in _label_files(Path(path))]
@@ -167,7 +176,7 @@ def pair_files(
     in_order = len(nameless) == len(tomograms) and not any(Path(path).is_dir() for path in paths)
     order = iter(tomograms)
     found: dict[str, list[tuple[int, Coordinates]]] = {}
-    strays = []
+    strays: list[tuple[int, Path]] = []
     for number, file in files:
         named = named_after(file, known)
         if naming[file]:
@@ -178,11 +187,11 @@ def pair_files(
         elif named:
             candidates = [named]
         else:
-            strays.append(str(file))
+            strays.append((number, file))
             continue
         records = read_coordinates(file, tomograms=candidates, binned=binned, z=z)
         if not records:
-            strays.append(str(file))
+            strays.append((number, file))
         for record in records:
             earlier = found.setdefault(str(record.tomogram), [])
             if earlier and (not several or earlier[-1][0] == number):
@@ -193,16 +202,48 @@ def pair_files(
                     cure="give one of them",
                 )
             earlier.append((number, record))
-    if not found and needed:
+    named_strays = [file for number, file in strays if not Path(paths[number]).is_dir()]
+    told = ", ".join(str(file) for _, file in strays)
+    if needed and (named_strays or not found):
+        stray = (named_strays or [file for _, file in strays])[0]
+        kind = "a file with particles" if naming[stray] else "a file named after one"
+        names = [info.name for info in known[:SHOWN]] + (["..."] if len(known) > SHOWN else [])
         raise InputError(
-            f"no {what} belong to any of the tomograms",
-            expected=f"files named after {', '.join(info.name for info in known)}",
-            found=", ".join(strays),
-            cure="rename them, or give as many files as tomograms, in the same order",
+            f"these {what} belong to none of the tomograms" if found else f"no {what} belong to any of the tomograms",
+            file=stray if found else None,
+            expected=f"{kind} of {', '.join(names)}",
+            found=told,
+            cure=_leave_out(option) if naming[stray] else _rename(stray, known, len(named_strays), len(files), option),
         )
     if strays:
-        warnings.warn(f"{what} without tomogram, left out: {', '.join(strays)}", CetpickWarning, stacklevel=3)
+        warnings.warn(f"{what} without tomogram, left out: {told}", CetpickWarning, stacklevel=3)
     return [(info, record) for info in known for _, record in found.get(info.name, [])]
+
+
+def _leave_out(option: str | None) -> str:
+    """What to do with a file that names tomograms, none of which are known."""
+    return f"name its tomograms, too{f' ({option})' if option else ''}, or leave it out"
+
+
+def _rename(stray: Path, known: Sequence[TomogramInfo], strays: int, files: int, option: str | None) -> str:
+    """What to do with a file named after none of the `known` tomograms, one of so many that were named, and in all."""
+    meant = _alike(stray, known)
+    named = stray.with_name(f"{meant.name if meant else 'TOMOGRAM'}{stray.suffix}")
+    rename = f"rename it after its tomogram (`{shlex.join(['cp', str(stray), str(named)])}`)"
+    if strays > 1:
+        return f"{rename}, or give as many files as tomograms, in the same order"
+    if strays == files == 1:
+        words = [*([option] if option else []), str(meant.path) if meant else "TOMOGRAM"]
+        return f"name its tomogram alone: `{shlex.join(words)}`; or {rename}"
+    return rename
+
+
+def _alike(file: Path, tomograms: Sequence[TomogramInfo]) -> TomogramInfo | None:
+    """The only tomogram that shares the most numbers with the name of a file, such as TS_041 for clicks_041.mod."""
+    numbers = set(re.findall(r"\d+", file.stem))
+    shared = [len(numbers & set(re.findall(r"\d+", info.name))) for info in tomograms]
+    most = max(shared, default=0)
+    return tomograms[shared.index(most)] if most and shared.count(most) == 1 else None
 
 
 def _only(path: Path, tomograms: Sequence[TomogramInfo]) -> Sequence[TomogramInfo]:

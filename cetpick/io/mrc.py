@@ -284,7 +284,7 @@ def _parse(path: Path, raw: bytes) -> VolumeHeader:
         "maximum": float(header["dmax"]),
         "mean": float(header["dmean"]),
         "rms": float(header["rms"]),
-        "labels": _labels(header),
+        "header_text": _labels(header),
         "extended_header_type": _text(header["exttyp"]),
         "extended_header_bytes": extended,
         "axis_order": list(axis_order),

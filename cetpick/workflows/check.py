@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from cetpick.config import ParticleClass
-from cetpick.contrast import Judgement, Ranked, judge_labels, measure_response
+from cetpick.contrast import FEWEST_LABELS, Judgement, Ranked, clearer_diameter, judge_labels, measure_response
 from cetpick.errors import CetpickError, InputError
 from cetpick.geometry import Points
 from cetpick.io.coordinates import pair_labels
 from cetpick.io.tomograms import SAME_VOXEL_SIZE, read_tomogram
+from cetpick.preprocess import require_fitting
 from cetpick.records import Tomogram, TomogramInfo
 from cetpick.report.overlay import draw_averages, draw_labels
-from cetpick.workflows.inputs import InputOptions, all_points, open_tomograms, points_in_file
+from cetpick.workflows.inputs import InputOptions, all_points, open_tomograms, points_in_file, telling_unusable
 from cetpick.workflows.record import RunRecord, prepare_output
 
 RUN_FILE = "run.json"
@@ -32,6 +33,7 @@ class Checked:
         labels: the label file.
         judgement: of the labels.
         diameter: of the particle, angstrom.
+        diameter_note: on a diameter with more contrast, None when it is not known of one.
         voxel_size_note: on a header that disagrees with the voxel size used, None when it does not.
         pictures: files.
     """
@@ -40,6 +42,7 @@ class Checked:
     labels: Path
     judgement: Judgement
     diameter: float
+    diameter_note: str | None
     voxel_size_note: str | None
     pictures: tuple[Path, ...] = ()
 
@@ -62,7 +65,7 @@ class Checked:
     @property
     def notes(self) -> list[str]:
         """What else a user should know, a sentence each."""
-        return [*self.judgement.notes, *([self.voxel_size_note] if self.voxel_size_note else [])]
+        return [*self.judgement.notes, *filter(None, (self.diameter_note, self.voxel_size_note))]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; lengths in voxels unless said otherwise."""
@@ -139,7 +142,8 @@ def run_check(
     record = RunRecord("check", {"diameter": diameter, "inputs": options})
     with record.keeping_warnings():
         infos, failures = open_tomograms(tomograms, options)
-        labelled = _labelled(infos, labels, options)
+        with telling_unusable(failures):
+            labelled = _labelled(infos, labels, options)
         if output is not None:
             names = [path.name for info, _, _ in labelled for path in picture_files(output, info.name)]
             inputs = [*(info.path for info, _, _ in labelled), *labels]
@@ -175,16 +179,22 @@ def check_labels(
         output: folder for pictures.
 
     Raises:
-        CetpickError: the tomogram cannot be used, or a picture not be written.
+        CetpickError: the tomogram cannot be used, not with this diameter, or a picture not be written.
     """
+    require_fitting(info, diameter)
     tomogram = read_tomogram(info)
     response = measure_response(tomogram.data, info.grid, diameter=diameter)
     if not np.nanmax(np.abs(response.values), initial=0) > 0:
         raise InputError("holds no contrast: its voxels are equal, constant padding or NaN", file=info.path)
     judgement = judge_labels(response, points)
+    clearer = None
+    if judgement.verdict in ("fine", "undecidable") and judgement.labels >= FEWEST_LABELS:
+        clearer = clearer_diameter(tomogram.data, response, points)
     checked = Checked(
-        info=info, labels=file, judgement=judgement, diameter=diameter, voxel_size_note=_voxel_size_note(info)
-    )
+        info=info, labels=file, judgement=judgement, diameter=diameter,
+        diameter_note=clearer and "is --diameter right? {:g} A gives a clearer contrast ({:.1f})".format(*clearer),
+        voxel_size_note=_voxel_size_note(info),
+    )  # fmt: skip
     if output is None:
         return checked
     heading = f"{info.path.name} with {file.name}: {judgement.labels} labels, {diameter:g} A\n{checked.message}"

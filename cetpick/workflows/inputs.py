@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -181,6 +183,17 @@ def open_training(
     return infos
 
 
+@contextmanager
+def telling_unusable(failures: Sequence[CetpickError]) -> Iterator[None]:
+    """Add to an InputError the tomograms that cannot be used: labels of them seem to have none."""
+    try:
+        yield
+    except InputError as error:
+        if not failures:
+            raise
+        raise InputError("\n".join(map(str, (error, *failures)))) from error
+
+
 def read_rejected(
     paths: Sequence[Path],
     tomograms: Sequence[TomogramInfo],
@@ -196,7 +209,7 @@ def read_rejected(
         tomograms: those that files may be given for in order.
         options: how to read them.
         others: further tomograms, which may be the same.
-        needed: it is an error when the places belong to none of these tomograms.
+        needed: it is an error when the places of a file belong to none of these tomograms.
 
     Returns:
         The records of each tomogram that has any, by its real path.
@@ -225,6 +238,7 @@ def open_labelled(
     *,
     rejected: Rejected | None = None,
     others: Sequence[TomogramInfo] = (),
+    option: str | None = None,
 ) -> list[Labelled]:
     """Those of the tomograms that have labels or rejected places, with both.
 
@@ -236,6 +250,7 @@ def open_labelled(
         options: how to read the files.
         rejected: see read_rejected.
         others: tomograms that are not trained on, to notice labels named after them.
+        option: that names tomograms to train on, for messages; None for arguments.
 
     Raises:
         InputError: an unusable label file, labels that cannot be paired, places that are labelled and rejected, or
@@ -255,7 +270,7 @@ def open_labelled(
             found=f"`{settings.mode}` mode" if settings.mode != "default" else f"hidden={settings.hidden}",
             cure="leave --reject out, or --mode",
         )
-    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned)
+    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned, option=option)
     _warn_of_names(pairs, others)
     found = []
     for info in tomograms:
@@ -267,6 +282,15 @@ def open_labelled(
             together = _joined(records, radius)
             found.append(Labelled(info=info, labels=together, label_files=records, rejected_files=refused))
     return found
+
+
+def foreign_files(labelled: Sequence[Labelled]) -> Iterator[str]:
+    """What was taken as given, a line for each file that has not the name of its tomogram."""
+    for of in labelled:
+        for what, files in (("labels", of.label_files), ("rejected places", of.rejected_files)):
+            for file in files:
+                if file.source and _foreign(file.source, [of.info]):
+                    yield f"{file.source}: {len(file)} {what} for {of.info.name}"
 
 
 def joined_points(records: Sequence[Coordinates]) -> Points:
@@ -330,7 +354,7 @@ def _warn_of_names(pairs: Sequence[tuple[TomogramInfo, Coordinates]], others: Se
     """Warn of label files named after one of the `others` instead of a training tomogram."""
     trained = [info for info, _ in pairs]
     for info, labels in pairs:
-        if labels.source is None or recognise(labels.source).holds.tomogram or named_after(labels.source, trained):
+        if labels.source is None or not _foreign(labels.source, trained):
             continue
         if other := named_after(labels.source, others):
             warnings.warn(
@@ -339,6 +363,11 @@ def _warn_of_names(pairs: Sequence[tuple[TomogramInfo, Coordinates]], others: Se
                 CetpickWarning,
                 stacklevel=3,
             )
+
+
+def _foreign(file: Path, tomograms: Sequence[TomogramInfo]) -> bool:
+    """Whether a file neither names tomograms nor has the name of one of these."""
+    return not recognise(file).holds.tomogram and named_after(file, tomograms) is None
 
 
 def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None) -> Points:
@@ -376,7 +405,7 @@ def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None =
 def warn_of_labels(
     tomogram: Tomogram, labels: Sequence[Coordinates], diameter: float, *, binned: bool | None = None
 ) -> None:
-    """Warn when labels look swapped, scaled or shifted.
+    """Warn when labels look swapped, scaled or shifted, or when many have no clear contrast.
 
     Args:
         tomogram: with its voxels.
@@ -385,16 +414,20 @@ def warn_of_labels(
         binned: see InputOptions.
 
     Warns:
-        CetpickWarning: another reading of the labels clearly fits better.
+        CetpickWarning: another reading of the labels clearly fits better, or they may not be on particles.
     """
     if not labels:
         return
-    response = measure_response(tomogram.data, tomogram.info.grid, diameter=diameter)
+    info = tomogram.info
+    response = measure_response(tomogram.data, info.grid, diameter=diameter)
     for record in labels:
-        judgement = judge_labels(response, all_points(tomogram.info, record, binned=binned))
-        if judgement.verdict in ("swapped", "scaled", "shifted"):
+        judgement = judge_labels(response, all_points(info, record, binned=binned))
+        if judgement.verdict in ("swapped", "scaled", "shifted") or judgement.is_faint:
+            told = judgement.message.removeprefix("cannot be told: ")
+            words = ["cetpick", "check", info.path, "--labels", record.source or "LABELS", "-d", f"{diameter:g}"]
             warnings.warn(
-                f"{record.source or 'labels'} on {tomogram.info.path}: {judgement.message}; see `cetpick check`",
+                f"{record.source or 'labels'} on {info.path}: {told}; "
+                f"`{shlex.join(map(str, words))} -o DIR` draws them",
                 CetpickWarning,
                 stacklevel=2,
             )

@@ -36,6 +36,7 @@ from cetpick.workflows.collect import run_collect
 from cetpick.workflows.inputs import (
     InputOptions,
     Labelled,
+    foreign_files,
     joined_points,
     limited,
     list_tomograms,
@@ -43,6 +44,7 @@ from cetpick.workflows.inputs import (
     open_labelled,
     open_training,
     read_rejected,
+    telling_unusable,
     warn_of_contrast,
     warn_of_scale,
     warn_of_thinness,
@@ -263,11 +265,20 @@ def run_pick(
         trained_before = False
         infos = [job.info for job in jobs]
         to_train = open_training(training.tomograms, options, among=infos) if training is not None else []
-        rejected = read_rejected(reject, to_train or infos, options, others=infos, needed=shard is None)
-        if training is not None:
-            labelled = open_labelled(
-                to_train, training.labels, training.settings, options, rejected=rejected, others=infos
-            )
+        with telling_unusable(list(failures.values())):
+            rejected = read_rejected(reject, to_train or infos, options, others=infos, needed=shard is None)
+            if training is not None:
+                labelled = open_labelled(
+                    to_train,
+                    training.labels,
+                    training.settings,
+                    options,
+                    rejected=rejected,
+                    others=infos,
+                    option="--train",
+                )
+        for line in foreign_files(labelled):
+            say(line)
         labels = {of.info.path.resolve(): of.labels.xyz for of in labelled}
         for job in jobs:
             job.rejected = joined_points(rejected.get(job.info.path.resolve(), []))

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from cetpick.training import TrainedModel, train
 from cetpick.workflows.inputs import (
     InputOptions,
     Labelled,
+    foreign_files,
     open_labelled,
     open_training,
     read_rejected,
@@ -83,6 +84,7 @@ def run_train(
     overwrite: bool = False,
     report: bool = True,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> TrainSummary:
     """Train on labelled tomograms and write a model file, its run record and report; once only, with the same inputs.
 
@@ -100,6 +102,7 @@ def run_train(
         overwrite: replace an earlier model, and without `resume` a checkpoint.
         report: make the report.
         progress: told of every step.
+        say: told in a line of each file that is not named after its tomogram.
 
     Raises:
         InputError: unusable input; nothing was written.
@@ -113,6 +116,9 @@ def run_train(
         infos = open_training(tomograms, options)
         rejected = read_rejected(reject, infos, options)
         labelled = open_labelled(infos, labels, settings, options, rejected=rejected)
+        if say is not None:
+            for line in foreign_files(labelled):
+                say(line)
         count, refused = sum(len(of.labels) for of in labelled), sum(len(of.rejected) for of in labelled)
         if not overwrite:
             if is_model_of(output, labelled, settings, record):
