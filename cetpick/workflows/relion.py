@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -254,14 +255,17 @@ def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: 
         for path in (*labels, *job.reject, *([job.model] if job.model else []))
         if path.exists()
     }
-    return {
+    asked: dict[str, Any] = {
         "files": stamps,
         "train": _texts(trained_on),
         "diameter": job.diameter,
         "count_hint": job.count_hint,
-        "options": dict(vars(inputs.options)),
-        "extra": list(job.extra),
+        "options": vars(inputs.options),
+        "extra": job.extra,
     }
+    # as it comes back from its file, to be compared with what is there
+    plain: dict[str, Any] = json.loads(json.dumps(asked, default=str))
+    return plain
 
 
 def _earlier(folder: Path) -> object:
