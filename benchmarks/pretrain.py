@@ -4,6 +4,8 @@ Each species of about the nominal diameter is a class of its own, told from ever
 features have to hold what tells one protein from another, whichever they are.
 
 python benchmarks/pretrain.py SCENES cetpick/networks/pretrained.safetensors --minutes 38
+
+With --start it goes on from the weights of an earlier run, on other scenes perhaps.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from pretrain_scenes import DIAMETER
 from safetensors.torch import save_file
 from torch import nn
 
-from cetpick.augment import apply_symmetry, apply_symmetry_to_points, draw_symmetry, vary_grey
+from cetpick.augment import Pose, apply_symmetry, apply_symmetry_to_points, draw_symmetry, vary_grey
 from cetpick.config import TrainSettings
 from cetpick.dataset import FAR, Example, gaussian_targets, to_cells
 from cetpick.devices import autocast
 from cetpick.io.tomograms import read_info, read_tomogram
 from cetpick.losses import leave_out_focal_loss
-from cetpick.modes.default import SIGMA
+from cetpick.modes.default import SIGMA, TURNED
 from cetpick.networks.default import DefaultNetwork
-from cetpick.networks.pretrained import HEAD
+from cetpick.networks.pretrained import HEAD, load_pretrained
 from cetpick.preprocess import prepare
 from cetpick.training import model_settings
 
@@ -64,10 +66,13 @@ def draw(scenes, count, generator):
         start = at - size / 2 + (2 * torch.rand(3, generator=generator) - 1) * 0.35 * size
         last = torch.tensor(volume.shape) - size
         start = torch.minimum(start.round().long().clamp(min=0), last)
+        turn = float(torch.rand((), generator=generator)) < TURNED
+        angle = 2 * math.pi * float(torch.rand((), generator=generator)) if turn else 0.0
+        z, y, x = start.tolist()
+        pose = Pose((z, y, x), CROP, angle)
         bits = draw_symmetry(generator)
-        window = tuple(slice(s, s + n) for s, n in zip(start.tolist(), CROP, strict=True))
-        crops.append(apply_symmetry(volume[window], bits))
-        moved = apply_symmetry_to_points(points - start.flip(0), bits, CROP)
+        crops.append(apply_symmetry(pose.cut(volume), bits))
+        moved = apply_symmetry_to_points(pose.place(points), bits, CROP)
         far = torch.full((1, 3), FAR)
         near = ((moved > -20) & (moved < size.flip(0) + 20)).all(dim=1)
         centres.append([torch.cat([moved[(kind == k) & near], far]) for k in range(KINDS)])
@@ -83,18 +88,22 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate of the weights")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scenes, model = load(arguments.scenes)
     print(len(scenes), "scenes", flush=True)
-    network = DefaultNetwork().to(device)
+    network = DefaultNetwork()
+    if arguments.start:
+        load_pretrained(network, arguments.start)
+    network = network.to(device)
     heads = nn.Parameter(torch.randn(len(scenes), KINDS, 32, device=device) * 0.01)
     bias = nn.Parameter(torch.full((len(scenes), KINDS), -4.6, device=device))
-    optimizer = torch.optim.AdamW(
-        [{"params": network.parameters(), "lr": 2e-3}, {"params": [heads, bias], "lr": 1e-2}], weight_decay=1e-4
-    )
+    groups = [{"params": network.parameters()}, {"params": [heads, bias]}]
+    optimizer = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-4)
     cell = [size * s for size, s in zip(model.voxel_size, network.stride, strict=True)]
     sigma = tuple(SIGMA * model.diameter / c for c in cell)
     begin, averaged = time.monotonic(), copy.deepcopy(network)
@@ -104,7 +113,7 @@ def main() -> None:
         if done >= 1:
             break
         done = max(done, step / arguments.steps)
-        for group, rate in zip(optimizer.param_groups, (2e-3, 1e-2), strict=True):
+        for group, rate in zip(optimizer.param_groups, (arguments.rate, 1e-2), strict=True):
             group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1, done)))
         crops, centres, chosen = draw(scenes, 8, generator)
         crops = vary_grey(crops, generator, contrast=0.2, shift=0.1, noise=0.5)

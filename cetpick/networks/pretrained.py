@@ -13,13 +13,13 @@ HEAD = "heatmap."
 """Names of the last layer's weights, which are learned from the labels alone."""
 
 
-def load_pretrained(network: DefaultNetwork) -> None:
-    """Replace all weights but those of the last layer, in place.
+def load_pretrained(network: DefaultNetwork, file: Path = WEIGHTS) -> None:
+    """Replace all weights but those of the last layer by those of a file, in place.
 
     Raises:
         ValueError: the network is of another width.
     """
-    weights = load_file(WEIGHTS)
+    weights = load_file(file)
     own = network.state_dict()
     changed = [name for name, value in own.items() if not name.startswith(HEAD) and value.shape != weights[name].shape]
     if changed:
