@@ -24,7 +24,7 @@ CHUNK = 1 << 19
 
 
 class TileableNetwork(Protocol):
-    """What tiling needs to know of a network; see networks.default."""
+    """What tiling needs to know of a network; see networks.default. Its cells are one slice thick: a z stride of 1."""
 
     stride: Tile
     halo: Tile
