@@ -11,8 +11,8 @@ With --start it goes on from the weights of an earlier run, on other scenes perh
 from __future__ import annotations
 
 import argparse
-import copy
 import math
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -22,8 +22,9 @@ import torch
 from pretrain_scenes import DIAMETER
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from cetpick.augment import Pose, apply_symmetry, apply_symmetry_to_points, draw_symmetry, vary_grey
+from cetpick.augment import draw_pose, looks, vary_grey
 from cetpick.config import TrainSettings
 from cetpick.dataset import FAR, Example, gaussian_targets, to_cells
 from cetpick.devices import autocast
@@ -32,6 +33,7 @@ from cetpick.losses import leave_out_focal_loss
 from cetpick.modes.default import SIGMA, TURNED
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.pretrained import HEAD, load_pretrained
+from cetpick.optimisation import WeightAverage
 from cetpick.preprocess import prepare
 from cetpick.training import model_settings
 
@@ -39,47 +41,56 @@ KINDS = 6
 CROP = (12, 64, 64)
 
 
-def load(folder: Path):
-    scenes = []
-    for table in sorted(folder.glob("*.csv")):
-        tomogram = read_tomogram(read_info(table.with_suffix(".mrc")))
-        model = model_settings(TrainSettings(diameter=DIAMETER), [tomogram])
-        prepared = prepare(tomogram, model)
-        truth = pd.read_csv(table)
-        example = Example(tomogram=tomogram, labels=np.empty((0, 3)), prepared=prepared)
-        points = example.on_working_grid(truth[["x", "y", "z"]].to_numpy())
-        kind = truth["species"].map({f"kind-{n}": n for n in range(KINDS)}).fillna(-1).to_numpy()
-        scenes.append(
-            (torch.from_numpy(prepared.volume), torch.tensor(points, dtype=torch.float32), torch.tensor(kind))
-        )
-    return scenes, model
+def load_scene(table: Path):
+    """Voxels on the working grid, centres x, y, z in them, and their kinds, -1 for what is none; and the grid."""
+    torch.set_num_threads(1)
+    tomogram = read_tomogram(read_info(table.with_suffix(".mrc")))
+    model = model_settings(TrainSettings(diameter=DIAMETER), [tomogram])
+    prepared = prepare(tomogram, model)
+    truth = pd.read_csv(table)
+    example = Example(tomogram=tomogram, labels=np.empty((0, 3)), prepared=prepared)
+    points = example.on_working_grid(truth[["x", "y", "z"]].to_numpy())
+    kind = truth["species"].map({f"kind-{n}": n for n in range(KINDS)}).fillna(-1).to_numpy()
+    return prepared.volume, points, kind, model
 
 
-def draw(scenes, count, generator):
-    crops, centres, chosen = [], [], []
-    size = torch.tensor(CROP)
-    for _ in range(count):
-        number = int(torch.randint(len(scenes), (1,), generator=generator))
-        volume, points, kind = scenes[number]
-        known = (kind >= 0).nonzero().squeeze(1)
-        at = points[known[int(torch.randint(len(known), (1,), generator=generator))]].flip(0)
-        start = at - size / 2 + (2 * torch.rand(3, generator=generator) - 1) * 0.35 * size
-        last = torch.tensor(volume.shape) - size
-        start = torch.minimum(start.round().long().clamp(min=0), last)
-        turn = float(torch.rand((), generator=generator)) < TURNED
-        angle = 2 * math.pi * float(torch.rand((), generator=generator)) if turn else 0.0
-        z, y, x = start.tolist()
-        pose = Pose((z, y, x), CROP, angle)
-        bits = draw_symmetry(generator)
-        crops.append(apply_symmetry(pose.cut(volume), bits))
-        moved = apply_symmetry_to_points(pose.place(points), bits, CROP)
-        far = torch.full((1, 3), FAR)
-        near = ((moved > -20) & (moved < size.flip(0) + 20)).all(dim=1)
-        centres.append([torch.cat([moved[(kind == k) & near], far]) for k in range(KINDS)])
-        chosen.append(number)
-    flat = [c for item in centres for c in item]
-    padded = nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=FAR)
-    return torch.stack(crops)[:, None], padded.view(count, KINDS, -1, 3), torch.tensor(chosen)
+def load(folder: Path, processes: int):
+    with multiprocessing.Pool(processes) as pool:
+        loaded = pool.map(load_scene, sorted(folder.glob("*.csv")), chunksize=4)
+    scenes = [(torch.from_numpy(volume), points.astype(np.float32), kind) for volume, points, kind, _ in loaded]
+    return scenes, loaded[0][3]
+
+
+class Draws(IterableDataset):
+    """Batches without end: poses of crops, centres of each kind in them (B, KINDS, N, 3), and their scenes' numbers."""
+
+    def __init__(self, scenes, crops):
+        self.shapes = [volume.shape for volume, _, _ in scenes]
+        self.points = [(points, kind, points[kind >= 0]) for _, points, kind in scenes]
+        self.crops = crops
+
+    def __iter__(self):
+        worker = get_worker_info()
+        generator = torch.Generator().manual_seed(worker.id if worker else 0)
+        while True:
+            drawn = [self.draw(generator) for _ in range(self.crops)]
+            flat = [torch.from_numpy(centres) for _, of_kinds, _ in drawn for centres in of_kinds]
+            padded = nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=FAR)
+            poses, _, chosen = zip(*drawn, strict=True)
+            yield poses, padded.view(self.crops, KINDS, -1, 3), torch.tensor(chosen)
+
+    def draw(self, generator):
+        size = np.array(CROP)
+        number = int(torch.randint(len(self.shapes), (1,), generator=generator))
+        points, kind, known = self.points[number]
+        at = known[int(torch.randint(len(known), (1,), generator=generator))]
+        start = at[::-1] - size / 2 + (2 * torch.rand(3, generator=generator).numpy() - 1) * 0.35 * size
+        start = np.rint(start).clip(0, np.array(self.shapes[number]) - size).astype(int)
+        pose = draw_pose(tuple(start.tolist()), CROP, generator, turned=TURNED)
+        moved = pose.place(points)
+        near = ((moved > -20) & (moved < size[::-1] + 20)).all(axis=1)
+        far = np.full((1, 3), FAR, np.float32)
+        return pose, [np.concatenate([moved[(kind == k) & near], far]) for k in range(KINDS)], number
 
 
 def main() -> None:
@@ -88,13 +99,17 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--crops", type=int, default=8, help="a step")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load scenes and choose crops")
     parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate of the weights")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scenes, model = load(arguments.scenes)
+    scenes, model = load(arguments.scenes, max(1, arguments.workers))
+    draws = Draws(scenes, arguments.crops)
+    voxels = [volume.to(device) for volume, _, _ in scenes]
     print(len(scenes), "scenes", flush=True)
     network = DefaultNetwork()
     if arguments.start:
@@ -106,8 +121,10 @@ def main() -> None:
     optimizer = torch.optim.AdamW(groups, lr=arguments.rate, weight_decay=1e-4)
     cell = [size * s for size, s in zip(model.voxel_size, network.stride, strict=True)]
     sigma = tuple(SIGMA * model.diameter / c for c in cell)
-    begin, averaged = time.monotonic(), copy.deepcopy(network)
-    seen = []
+    average = WeightAverage(network, decay=0.998)
+    batches = iter(DataLoader(draws, batch_size=None, num_workers=arguments.workers))
+    network.train()
+    begin, seen = time.monotonic(), []
     for step in range(arguments.steps):
         done = (time.monotonic() - begin) / 60 / arguments.minutes
         if done >= 1:
@@ -115,30 +132,34 @@ def main() -> None:
         done = max(done, step / arguments.steps)
         for group, rate in zip(optimizer.param_groups, (arguments.rate, 1e-2), strict=True):
             group["lr"] = rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1, done)))
-        crops, centres, chosen = draw(scenes, 8, generator)
+        poses, centres, chosen = next(batches)
+        volumes = [voxels[number] for number in chosen.tolist()]
+        at = looks(poses, volumes)
+        crops = torch.stack([pose.cut(*of) for pose, *of in zip(poses, volumes, at, strict=True)])[:, None]
         crops = vary_grey(crops, generator, contrast=0.2, shift=0.1, noise=0.5)
-        network.train()
-        with autocast(device):
-            features = network.features(crops.to(device))
-        features = features.float()
         chosen = chosen.to(device)
+        points = to_cells(centres.to(device), network.stride).flatten(0, 1)
+        with autocast(device):
+            features = network.features(crops)
+        features = features.float()
         logits = torch.einsum("bcdhw,bkc->bkdhw", features, heads[chosen]) + bias[chosen][:, :, None, None, None]
         flat = logits.flatten(0, 1)[:, None]
-        points = to_cells(centres.to(device), network.stride).flatten(0, 1)
         target = gaussian_targets(points, tuple(flat.shape[2:]), sigma)
         loss = leave_out_focal_loss(flat, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
-        decay = min(0.998, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for old, new in zip(averaged.state_dict().values(), network.state_dict().values(), strict=True):
-                old.lerp_(new, 1 - decay) if old.dtype.is_floating_point else old.copy_(new)
-        seen.append(loss.item())
+        average.update()
+        seen.append(loss.detach())
         if step % 100 == 99:
-            print(step + 1, f"{np.mean(seen[-100:]):.3f}", f"{time.monotonic() - begin:.0f} s", flush=True)
-    weights = {name: value.cpu() for name, value in averaged.state_dict().items() if not name.startswith(HEAD)}
+            print(step + 1, f"{torch.stack(seen).mean():.3f}", f"{time.monotonic() - begin:.0f} s", flush=True)
+            seen = []
+    weights = {
+        name: value.cpu().contiguous()
+        for name, value in average.network().state_dict().items()
+        if not name.startswith(HEAD)
+    }
     save_file(weights, arguments.output)
 
 

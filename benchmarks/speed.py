@@ -131,13 +131,21 @@ def measure(
     model = model_settings(settings, [tomogram])
     preparing = seconds(lambda: prepare(tomogram, model), 1, torch.device("cpu"))
     example = Example(tomogram=tomogram, labels=labels, prepared=prepare(tomogram, model))
-    if mode == "default":
-        recipe: Any = DefaultRecipe([example], settings=settings, model=model, count=100.0, device=device)
-    else:
-        recipe = PaperRecipe(
+
+    def prepared(**more: bool) -> Any:
+        if mode == "default":
+            return DefaultRecipe([example], settings=settings, model=model, count=100.0, device=device, **more)
+        return PaperRecipe(
             [example.prepared.volume], [example.on_working_grid(labels)], diameter=given.diameter / model.voxel_size[2],
             settings=PaperSettings(), generator=torch.Generator().manual_seed(0), device=device,
         )  # fmt: skip
+
+    counting = prepared(record=False)  # what is replayed cannot be counted
+    counting.network.train()
+    with counted(counting.network) as training:
+        counting.loss(0)[0].backward()
+    del counting
+    recipe = prepared()
     optimizer, _ = recipe.optimizer()
     steps = iter(range(10**6))
 
@@ -148,8 +156,6 @@ def measure(
         optimizer.step()
 
     recipe.network.train()
-    with counted(recipe.network) as training:
-        step()
     training_s = seconds(step, given.steps, device)
     network = folded(recipe.network.eval())
     volume, both_ways = example.prepared.volume, mode == "default"

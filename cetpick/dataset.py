@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cetpick.augment import Pose, apply_symmetry, apply_symmetry_to_points, draw_symmetry
+from cetpick.augment import Pose, draw_pose, looks
 from cetpick.geometry import Points, rescale
 from cetpick.preprocess import Prepared
 from cetpick.records import Tomogram
@@ -52,6 +51,8 @@ class Example:
         tomogram: as stored.
         prepared: on the working grid.
         labels: (n, 3) x, y, z of labelled particles, stored voxels.
+        chosen: (n,) whether a label was found by looking at picks, so that it is no random one of the particles; None
+            if none was.
         doubtful: (m, 3) places that count less as background, stored voxels.
         weights: (m,) what those count, 0 to 1.
         rejected: (k, 3) places that are background for certain, stored voxels.
@@ -60,9 +61,15 @@ class Example:
     tomogram: Tomogram
     prepared: Prepared
     labels: Points
+    chosen: NDArray[np.bool_] | None = None
     doubtful: Points = field(default_factory=lambda: np.empty((0, 3)))
     weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     rejected: Points = field(default_factory=lambda: np.empty((0, 3)))
+
+    @property
+    def fair(self) -> NDArray[np.bool_]:
+        """Which labels (n,) are random ones of the particles: those that were not `chosen`."""
+        return np.ones(len(self.labels), bool) if self.chosen is None else ~self.chosen
 
     @property
     def voxel_size(self) -> float:
@@ -80,11 +87,12 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingVolume:
-    """A prepared tomogram on the device.
+    """A prepared tomogram on the device, and what is known of it on the CPU, lest each crop wait for the device.
 
     Attributes:
-        voxels: (z, y, x) normalised grey values, at least as large as a crop.
-        valid: (z, y, x) float, 1 where there is data.
+        voxels: (z, y, x) normalised grey values, at least as large as a crop, on the device.
+        valid: (z, y, x) float, 1 where there is data, on the device.
+        present: the same as bool on the CPU.
         centres: (n, 3) x, y, z of the labels, voxels.
         doubtful: (m, 3) x, y, z of places that may well be unlabelled particles, voxels.
         weights: (m,) what those count as background.
@@ -93,10 +101,11 @@ class TrainingVolume:
 
     voxels: Tensor
     valid: Tensor
-    centres: Tensor
-    doubtful: Tensor
-    weights: Tensor
-    rejected: Tensor
+    present: NDArray[np.bool_]
+    centres: NDArray[np.float32]
+    doubtful: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    rejected: NDArray[np.float32]
 
     @classmethod
     def place(cls, example: Example, *, crop: tuple[int, int, int], device: torch.device) -> TrainingVolume:
@@ -107,18 +116,22 @@ class TrainingVolume:
             # background for certain, where no candidate comes from
             present = present | example.prepared.contaminated
         padding = [(0, max(0, c - n)) for c, n in zip(crop, volume.shape, strict=True)]
-        arrays = {
-            "voxels": np.pad(volume, padding),
-            "valid": np.pad(present, padding),
+        present = np.pad(present, padding)
+        points = {
             "centres": example.on_working_grid(example.labels),
             "doubtful": example.on_working_grid(example.doubtful),
             "weights": example.weights,
             "rejected": example.on_working_grid(example.rejected),
         }
-        return cls(**{name: torch.from_numpy(a.astype(np.float32)).to(device) for name, a in arrays.items()})
+        return cls(
+            voxels=torch.from_numpy(np.pad(volume, padding)).to(device),
+            valid=torch.from_numpy(present.astype(np.float32)).to(device),
+            present=present,
+            **{name: of.astype(np.float32) for name, of in points.items()},
+        )
 
 
-Places = list[tuple[TrainingVolume, Tensor]]
+Places = list[tuple[TrainingVolume, NDArray[np.float32]]]
 """Volumes, and a place (3,) x, y, z in each, voxels."""
 
 
@@ -152,8 +165,8 @@ class CropSampler:
         Points are told as far as `reach` (z, y, x) voxels beyond a crop.
         """
         self.volumes, self.crop, self.generator, self.reach = list(volumes), crop, generator, reach
-        self._labels: Places = [(volume, centre) for volume in self.volumes for centre in volume.centres.cpu()]
-        self._rejected: Places = [(volume, place) for volume in self.volumes for place in volume.rejected.cpu()]
+        self._labels: Places = [(volume, centre) for volume in self.volumes for centre in volume.centres]
+        self._rejected: Places = [(volume, place) for volume in self.volumes for place in volume.rejected]
         self._labelled = labelled if self._labels else 0.0
         self._known = self._labelled + (rejected if self._rejected else 0.0)
         self._turned = turned
@@ -164,51 +177,53 @@ class CropSampler:
 
     def _place(self, around: Places | None) -> tuple[TrainingVolume, Pose]:
         """A random volume and a crop in it, `around` one of these places or anywhere."""
-        size = torch.tensor(self.crop)
+        size = np.array(self.crop)
         for _ in range(self.TRIES):
             if around is not None:
                 volume, place = around[int(self._random(1).item() * len(around))]
-                start = place.flip(0) - size / 2 + (2 * self._random(3) - 1) * self.JITTER * size
+                start = place[::-1] - size / 2 + (2 * self._random(3).numpy() - 1) * self.JITTER * size
             else:
                 volume = self.volumes[int(torch.multinomial(self._sizes, 1, generator=self.generator))]
-                start = self._random(3) * (torch.tensor(volume.voxels.shape) - size + 1) - 0.5
-            last = torch.tensor(volume.voxels.shape) - size
-            z, y, x = torch.minimum(start.round().long().clamp(min=0), last).tolist()
-            pose = Pose(start=(z, y, x), shape=self.crop)
-            if volume.valid[pose.window].any():
+                start = self._random(3).numpy() * (np.array(volume.voxels.shape) - size + 1) - 0.5
+            z, y, x = np.rint(start).clip(0, np.array(volume.voxels.shape) - size).astype(int).tolist()
+            if volume.present[Pose((z, y, x), self.crop).window].any():
                 break
-        turned, angle = self._random(2).tolist()
-        return volume, pose._replace(angle=2 * math.pi * angle) if turned < self._turned else pose
+        return volume, draw_pose((z, y, x), self.crop, self.generator, turned=self._turned)
 
-    def _near(self, points: Tensor, pose: Pose) -> tuple[Tensor, Tensor]:
+    def _near(self, points: NDArray[np.float32], pose: Pose) -> tuple[NDArray[np.bool_], Tensor]:
         """Which of the points (n, 3) lie in a crop or within reach of it, and those in voxels of the crop."""
         placed = pose.place(points)
-        reach, size = (torch.tensor(t[::-1], device=points.device) for t in (self.reach, self.crop))
-        near = ((placed > -reach) & (placed < size + reach)).all(dim=1)
-        return near, placed[near]
+        reach, size = (np.array(of[::-1]) for of in (self.reach, self.crop))
+        near = ((placed > -reach) & (placed < size + reach)).all(axis=1)
+        return near, torch.from_numpy(placed[near])
 
     def draw(self, count: int) -> Batch:
-        """Draw `count` crops, each in a random orientation: in-plane symmetries, the z flip, and a part turned."""
-        crops, valid, centres, doubtful, weights = [], [], [], [], []
+        """Draw `count` crops, each in a random orientation; see augment.draw_pose."""
         drawn = self._random(count) if self._known else torch.ones(count)
-        for number in drawn.tolist():
-            around = self._labels if number < self._labelled else self._rejected if number < self._known else None
-            volume, pose = self._place(around)
-            bits = draw_symmetry(self.generator)
-            crops.append(apply_symmetry(pose.cut(volume.voxels), bits))
-            valid.append(apply_symmetry(pose.cut(volume.valid, nearest=True), bits))
-            _, labels = self._near(volume.centres, pose)
+        chosen = [
+            self._place(self._labels if n < self._labelled else self._rejected if n < self._known else None)
+            for n in drawn.tolist()
+        ]
+        at = looks([pose for _, pose in chosen], [volume.voxels for volume, _ in chosen])
+        crops = [pose.cut(volume.voxels, where) for (volume, pose), where in zip(chosen, at, strict=True)]
+        valid = [pose.cut(volume.valid, where, nearest=True) for (volume, pose), where in zip(chosen, at, strict=True)]
+        centres = [self._near(volume.centres, pose)[1] for volume, pose in chosen]
+        doubtful, weights = [], []
+        for volume, pose in chosen:
             near, places = self._near(volume.doubtful, pose)
-            centres.append(apply_symmetry_to_points(labels, bits, self.crop))
-            doubtful.append(apply_symmetry_to_points(places, bits, self.crop))
-            weights.append(volume.weights[near])
+            doubtful.append(places)
+            weights.append(torch.from_numpy(volume.weights[near]))
+        padded = [
+            pad_sequence(of, batch_first=True, padding_value=filling).to(at.device)
+            for of, filling in ((centres, FAR), (doubtful, FAR), (weights, 1.0))
+        ]
         return Batch(
             torch.stack(crops)[:, None],
             torch.stack(valid)[:, None],
-            pad_sequence(centres, batch_first=True, padding_value=FAR),
-            pad_sequence(doubtful, batch_first=True, padding_value=FAR),
-            pad_sequence(weights, batch_first=True, padding_value=1.0),
-            (drawn >= self._known).to(crops[0].device),
+            centres=padded[0],
+            doubtful=padded[1],
+            weights=padded[2],
+            uniform=(drawn >= self._known).to(at.device),
         )
 
 

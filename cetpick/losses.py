@@ -186,15 +186,17 @@ def leave_out_focal_loss(
     if weight is None:
         weight = torch.ones_like(logits)
     centre = target == 1
-    candidates = (target <= 0) & (weight > 0)
-    scores = logits.detach().masked_fill(~candidates, -math.inf).flatten()
-    top = scores.topk(min(left_out, scores.numel())).indices
-    dropped = torch.zeros_like(scores, dtype=torch.bool).scatter(0, top, True).view_as(logits) & candidates
+    if left_out:
+        candidates = (target <= 0) & (weight > 0)
+        scores = logits.detach().masked_fill(~candidates, -math.inf).flatten()
+        top = scores.topk(min(left_out, scores.numel())).indices
+        dropped = torch.zeros_like(scores, dtype=torch.bool).scatter(0, top, True).view_as(logits) & candidates
+        weight = weight * ~dropped
 
     as_positive, as_negative = _focal_terms(logits, alpha)
     distance_weight = (1 - target.clamp(min=0)) ** beta
     risk = torch.where(centre, as_positive, distance_weight * as_negative)
-    return (risk * weight * ~dropped).sum() / (weight * centre).sum().clamp(min=1)
+    return (risk * weight).sum() / (weight * centre).sum().clamp(min=1)
 
 
 def supervised_debiased_contrastive(features: Tensor, target: Tensor, *, prior: float, temperature: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cetpick.errors import TrainingError
 from cetpick.interrupts import held_signals
@@ -79,18 +81,19 @@ def optimise(
     for step in range(len(log), recipe.steps):
         with held_signals() as stopping:
             loss, entry = recipe.loss(step)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss.item()} in step {step + 1} of {what}",
-                    cure="train again with another --seed; if it recurs, check the tomogram for extreme values",
-                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
             optimizer.step()
             schedule.step()
-            average.update(recipe.network)
-            log.append({"step": step + 1, "loss": loss.item(), **entry})
+            average.update()
+            value = loss.item()  # the only time in a step that a GPU is waited for
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss became {value} in step {step + 1} of {what}",
+                    cure="train again with another --seed; if it recurs, check the tomogram for extreme values",
+                )
+            log.append({"step": step + 1, "loss": value, **entry})
             if checkpoint is not None and (stopping or checkpoint.due or step + 1 == recipe.steps):
                 checkpoint.save(what, {name: part.state_dict() for name, part in stateful.items()} | {"log": log})
         if progress is not None:
@@ -105,18 +108,16 @@ class WeightAverage:
         """Average `network`; with a decay of 0 the average is the latest state."""
         self.decay, self._steps = decay, 0
         self._source = network
-        self._state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self._latest = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+        self._state = {name: value.detach().clone() for name, value in self._latest.items()}
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Take one more state into the average."""
+    def update(self) -> None:
+        """Take the network's present state into the average."""
         self._steps += 1
-        decay = min(self.decay, self._steps / (self._steps + 9))
-        for name, value in network.state_dict().items():
-            if value.dtype.is_floating_point:
-                self._state[name].lerp_(value, 1 - decay)
-            else:
-                self._state[name].copy_(value)
+        update = get_ema_multi_avg_fn(min(self.decay, self._steps / (self._steps + 9)))  # type: ignore[no-untyped-call]
+        # all at once: a GPU waits longer for each of many small tasks than it works on it
+        update([*self._state.values()], [*self._latest.values()], self._steps)
 
     def state_dict(self) -> dict[str, Any]:
         """The averages, and of how many states they are."""
@@ -125,11 +126,11 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what state_dict gave."""
         self._steps = state["steps"]
-        for name, value in state["state"].items():
-            self._state[name].copy_(value)
+        for name, value in self._state.items():
+            value.copy_(state["state"][name])
 
     def network(self) -> Any:
         """A copy of the network with the averaged state, in eval mode."""
         averaged = copy.deepcopy(self._source)
-        averaged.load_state_dict(self._state)
+        averaged.load_state_dict(self._source.state_dict() | self._state)
         return averaged.eval()

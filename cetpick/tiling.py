@@ -50,7 +50,13 @@ def _spans(length: int, tile: int, halo: int, alignment: int) -> Iterator[tuple[
 
 
 def choose_tile(
-    shape: Sequence[int], network: TileableNetwork, memory: float, *, half: bool, most: int | None = None
+    shape: Sequence[int],
+    network: TileableNetwork,
+    memory: float,
+    *,
+    half: bool,
+    views: int = 1,
+    most: int | None = None,
 ) -> Tile:
     """The tile with which a volume costs the least computing within a memory.
 
@@ -62,12 +68,13 @@ def choose_tile(
         network: tells its halo, and the memory it takes.
         memory: bytes.
         half: computed in 16 bits.
+        views: of each tile that are computed together.
         most: voxels to compute at once, or a slice; None for as many as the memory holds.
 
     Returns:
         Slices at a time, and inner voxels along y and x; the smallest tile there is when none fits.
     """
-    each, kept = (of[0 if half else 1] for of in (network.bytes_per_voxel, network.bytes_kept))
+    each, kept = (views * of[0 if half else 1] for of in (network.bytes_per_voxel, network.bytes_kept))
     axes = [
         [
             _cost(_round_up(n, step), side, halo, step)
@@ -81,7 +88,7 @@ def choose_tile(
     largest = sizes[plane][1]
     slices = min(shape[0], int((memory / largest - kept) / each))
     if most is not None:
-        slices = min(slices, -(-most // largest))
+        slices = min(slices, -(-most // (views * largest)))
     return max(1, slices), *plane
 
 
@@ -126,13 +133,14 @@ def heatmap(
     z, y, x = (-(-n // s) for n, s in zip(volume.shape, network.stride, strict=True))
     result: Volume = scratch.zeros((z, y, x), np.float32)
     most = CHUNK if device.type == "cpu" else None
-    fit = partial(choose_tile, volume.shape, network, half=is_half(device), most=most)
+    views = 2 if both_ways else 1
+    fit = partial(choose_tile, volume.shape, network, half=is_half(device), views=views, most=most)
     tile = fit(memory)
     while True:
         try:
             with torch.inference_mode(), autocast(device):
                 for place, logits in _tiles(network, volume, tile, device, both_ways):
-                    result[place] += logits
+                    result[place] = logits
             return result
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -143,7 +151,6 @@ def heatmap(
                 tile = fit(memory)
             if tile == larger:
                 raise
-            result[:] = 0
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -156,7 +163,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _tiles(
     network: TileableNetwork, volume: Volume, tile: Tile, device: torch.device, both_ways: bool
 ) -> Iterator[tuple[tuple[slice, ...], Volume]]:
-    """Pieces that add up to the heatmap: where each lies, and its values."""
+    """Pieces of the heatmap: where each lies, and its values."""
     # zeros up to the alignment, so that every tile and every flip sees the same pooling cells
     rows, columns = (
         list(_spans(_round_up(n, step), side, halo, step))
@@ -173,13 +180,19 @@ def _tiles(
             slice(p.start - r.start // s, p.stop - r.start // s)
             for p, r, s in zip(place, read, network.stride[1:], strict=True)
         )
-        for turn in ((), (-2, -1)) if both_ways else ((),):
-            first = 0
-            for logits in network.stream(chunk.flip(turn) for chunk in _chunks(volume, tile[0], read, device)):
-                seen = logits[0, 0].float().flip(turn) / (2 if both_ways else 1)
-                piece = slice(first, first + len(seen))
-                first = piece.stop
-                yield (piece, *place), seen[(slice(None), *inner)].cpu().numpy()
+        first = 0
+        for logits in network.stream(_turned(_chunks(volume, tile[0], read, device), both_ways)):
+            seen = logits[:, 0].float()
+            mean = (seen[0] + seen[1].flip(-2, -1)) / 2 if both_ways else seen[0]
+            piece = slice(first, first + len(mean))
+            first = piece.stop
+            yield (piece, *place), mean[(slice(None), *inner)].cpu().numpy()
+
+
+def _turned(chunks: Iterable[Tensor], both_ways: bool) -> Iterator[Tensor]:
+    """Each chunk, and after half a turn about z as another of the batch."""
+    for chunk in chunks:
+        yield torch.cat([chunk, chunk.flip(-2, -1)]) if both_ways else chunk
 
 
 def _chunks(volume: Volume, slices: int, read: Sequence[slice], device: torch.device) -> Iterator[Tensor]:

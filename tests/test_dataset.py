@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from cetpick.augment import apply_symmetry, apply_symmetry_to_points, vary_grey
+from cetpick.augment import Pose, looks, vary_grey
 from cetpick.dataset import (
     FAR,
     KERNEL_CUT,
@@ -26,15 +26,17 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("number", range(16))
 def test_points_follow_the_voxels_through_every_symmetry(number: int) -> None:
-    bits = torch.tensor([bool(number & b) for b in (1, 2, 4, 8)])
-    shape = (4, 6, 6)
-    points = torch.tensor([[1, 2, 3], [5, 0, 0], [4, 4, 1]])
-    crop = torch.zeros(shape)
+    z, y, x, transposed = (bool(number & bit) for bit in (1, 2, 4, 8))
+    pose = Pose((2, 1, 3), (4, 6, 6), flips=(z, y, x), transposed=transposed)
+    points = torch.tensor([[4, 3, 5], [8, 1, 2], [7, 5, 3]])
+    volume = torch.zeros(7, 9, 12)
     for i, (x, y, z) in enumerate(points.tolist()):
-        crop[z, y, x] = i + 1
-    turned = apply_symmetry(crop, bits)
-    moved = apply_symmetry_to_points(points.float(), bits, shape).long()
-    assert [turned[z, y, x].item() for x, y, z in moved.tolist()] == [1, 2, 3]
+        volume[z, y, x] = i + 1
+    turned = pose.cut(volume, looks([pose], [volume])[0])
+    expected = volume[pose.window].flip([axis for axis in range(3) if pose.flips[axis]])
+    torch.testing.assert_close(turned, expected.transpose(1, 2) if transposed else expected, atol=1e-5, rtol=0)
+    moved = pose.place(points.float().numpy()).round().astype(int)
+    assert [round(turned[z, y, x].item()) for x, y, z in moved.tolist()] == [1, 2, 3]
 
 
 def test_grey_values_vary_within_their_bounds() -> None:
@@ -127,8 +129,8 @@ def test_doubtful_places_follow_the_voxels_as_labels_do() -> None:
     expected = dict(zip([float(source.voxels[5, 20, 11]), float(source.voxels[0, 0, 0])], [0.2, 0.5], strict=True))
     for crop, points, weights in zip(batch.crops[:, 0], batch.doubtful, batch.weights, strict=True):
         inside = ((points >= 0) & (points < torch.tensor([8, 8, 4]))).all(dim=1)
-        for (x, y, z), weight in zip(points[inside].long().tolist(), weights[inside].tolist(), strict=True):
-            assert weight == pytest.approx(expected[float(crop[z, y, x])])
+        for (x, y, z), weight in zip(points[inside].round().long().tolist(), weights[inside].tolist(), strict=True):
+            assert weight == pytest.approx(expected[round(float(crop[z, y, x]))])
             seen += 1
     assert seen > 30
 
@@ -145,8 +147,8 @@ def test_crops_show_the_voxels_at_their_centres() -> None:
     seen = 0
     for crop, points in zip(batch.crops[:, 0], batch.centres, strict=True):
         inside = ((points >= 0) & (points < torch.tensor([8, 8, 4]))).all(dim=1)
-        for x, y, z in points[inside].long().tolist():
-            assert float(crop[z, y, x]) in values
+        for x, y, z in points[inside].round().long().tolist():
+            assert round(float(crop[z, y, x])) in values
             seen += 1
     assert seen > 80  # every second crop holds at least its own label
 
@@ -191,7 +193,7 @@ def test_uniform_crops_reach_every_corner() -> None:
     sampler = CropSampler(
         [source], crop=(4, 8, 8), labelled=0.0, reach=(2, 3, 3), generator=torch.Generator().manual_seed(0)
     )
-    seen = torch.cat([sampler.draw(100).crops.flatten() for _ in range(5)]).unique()
+    seen = torch.cat([sampler.draw(100).crops.flatten() for _ in range(5)]).round().unique()
     assert len(seen) == 6 * 12 * 12
 
 
@@ -199,7 +201,7 @@ def test_crops_without_data_teach_nothing_and_are_drawn_again() -> None:
     source = volume((4, 80, 80), [])
     valid = torch.zeros_like(source.valid)
     valid[:, :16, :16] = 1
-    limited = dataclasses.replace(source, valid=valid)
+    limited = dataclasses.replace(source, valid=valid, present=valid.numpy() > 0)
     sampler = CropSampler(
         [limited], crop=(4, 8, 8), labelled=0.5, reach=(1, 1, 1), generator=torch.Generator().manual_seed(0)
     )

@@ -59,6 +59,16 @@ def test_tiles_equal_the_whole_volume(network: nn.Module, both_ways: bool, monke
     np.testing.assert_allclose(tiled, whole, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_convolutions_as_a_gpu_takes_them_equal_those_of_a_cpu(length: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    volume = torch.randn((2, 32, length, 12, 10), generator=generator).contiguous(memory_format=torch.channels_last_3d)
+    for fusion in trained_looking(DefaultNetwork()).fusion:
+        plane, across = fusion.layers[0], fusion.layers[3]
+        torch.testing.assert_close(plane.flat(volume), plane(volume), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(across.flat(volume), across(volume), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
 @pytest.mark.parametrize("lengths", [[1], [2], [1, 1, 1], [3, 1, 5], [9]], ids=str)
 def test_slices_in_chunks_equal_the_whole(network: nn.Module, lengths: list[int]) -> None:
@@ -120,7 +130,7 @@ def test_smaller_tiles_when_the_memory_runs_out() -> None:
                 if chunk.shape[-1] * chunk.shape[-2] > 12600:
                     raise torch.OutOfMemoryError("no")
                 self.largest = max(self.largest, chunk.numel())
-                yield torch.ones(1, 1, chunk.shape[2], chunk.shape[3] // 2, chunk.shape[4] // 2)
+                yield torch.ones(len(chunk), 1, chunk.shape[2], chunk.shape[3] // 2, chunk.shape[4] // 2)
 
     network = Greedy(width=4, fused=4).eval()
     volume = np.zeros((60, 130, 90), np.float32)

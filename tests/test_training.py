@@ -125,8 +125,8 @@ def test_average_follows_weights_and_statistics() -> None:
     with torch.no_grad():
         network.weight.fill_(3)
         network.num_batches_tracked.fill_(7)
-    average.update(network)
-    average.update(network)
+    average.update()
+    average.update()
     averaged = average.network()
     # 1 -> (1 + 9 * 3) / 10 = 2.8, then decay 2 / 11: 2.8 * 2 / 11 + 3 * 9 / 11
     assert averaged.weight.item() == pytest.approx(2.8 * 2 / 11 + 3 * 9 / 11)
