@@ -383,7 +383,7 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
     command += ["--labels", str(work / "train_labels.csv"), "--diameter", f"{dataset.diameter:g}"]
     command += ["--output", str(work / "picks"), "--seed", str(run.seed)]
     if run.method in WITH_STEPS:
-        command += ["--overwrite", "--quiet", "--device", device]
+        command += ["--overwrite", "--quiet", "--no-report", "--device", device]
         command += ["--steps", str(run.steps)] if run.steps else []
         command += ["--threads", str(threads)] if threads else []
     cost = measured(command, work / "log.txt", threads)

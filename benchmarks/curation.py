@@ -131,7 +131,8 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
         if len(xyz):
             file = work / what / "train.csv"
             write_table(file, pd.DataFrame(xyz, columns=["x", "y", "z"]))
-            command += ["--reject" if what == "rejected" else "--labels", file.parent]
+            option = {"rejected": "--reject", "added": "--labels" if run.arm == "random" else "--added"}
+            command += [option.get(what, "--labels"), file.parent]
     cost = tool([*command, *common], work / "log.txt", threads)
     if run.arm == "base":  # what the second round begins with
         model = ["--model", work / "picks" / "model.safetensors", "--output", work / TRAIN_PICKS]

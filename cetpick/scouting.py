@@ -42,6 +42,8 @@ USUAL = 0.065
 """Scatter of exact labels about the centres that scouts see, diameters, at most (docs/method.md)."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
+BOTH = 2
+"""Marks labels that both scouts are shown."""
 
 
 Ranks = NDArray[np.float64]
@@ -121,20 +123,21 @@ def scout(
     Args:
         settings: of the training; seed, batch, crops and the expected count are used.
         model: working grid and network.
-        examples: training tomograms with all their labels. What lies within half a diameter of a rejected place is
-            background to both scouts, and no candidate.
+        examples: training tomograms with all their labels. Both scouts are shown those that were chosen: found among
+            what a network ranks low, or high, they tell nothing of where other particles rank. What lies within half a
+            diameter of a rejected place is background to both scouts, and no candidate.
         device: where.
         progress: told of every step.
         checkpoint: where to go on from and to save the state.
     """
-    halves = _halves([len(e.labels) for e in examples], settings.seed)
+    halves = _halves([e.fair for e in examples], settings.seed)
     short = replace(
         settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS[settings.start]))), hidden="none"
     )
     found, label_rank, listed, logs = [], [], [], []
     seen = [np.full_like(e.labels, np.nan) for e in examples]
     for half in (0, 1):
-        known = [replace(e, labels=e.labels[h == half]) for e, h in zip(examples, halves, strict=True)]
+        known = [replace(e, labels=e.labels[h != 1 - half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
         network, log = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
         of_labels: list[Ranks] = []
@@ -147,10 +150,10 @@ def scout(
             tomogram = len(places)
             places.append(xyz[unknown])
             scores.append(score[unknown])
-            hidden = examples[tomogram].labels[h != half]
+            hidden = examples[tomogram].labels[h == 1 - half]
             of_labels.append(label_scores(hidden, places[-1], scores[-1], radius=radius))
             matches = label_matches(hidden, places[-1], scores[-1], radius=NEAR * model.diameter / example.voxel_size)
-            seen[tomogram][h != half] = np.vstack([places[-1], np.full(3, np.nan)])[matches]
+            seen[tomogram][h == 1 - half] = np.vstack([places[-1], np.full(3, np.nan)])[matches]
         pooled = np.concatenate(scores)
         label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
         listed.append(len(pooled))
@@ -162,16 +165,17 @@ def scout(
         for log, of in zip(logs, label_rank, strict=True)
     ]
     ranks = np.concatenate(label_rank)
-    labels = len(ranks)
-    # each scout was shown half of the labels, which are not among the candidates it is counted with
-    shown = labels / 2
+    # each scout was shown half of the labels, and all that were chosen: they are not among the candidates it is counted
+    # with
+    labels = sum(len(e.labels) for e in examples)
+    shown = labels - len(ranks) / 2
     hint = None if settings.count_hint is None else max(1.0, settings.count_hint * len(examples) - shown)
     hidden = estimate_count(ranks, min(listed), hint=hint)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
-            f"{np.isinf(ranks).sum()} of {labels} labels were not found again by a network trained on the others; the "
-            "estimated number of particles and the threshold mean little. Check the labels and the diameter, or label "
-            "more particles",
+            f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "
+            "the estimated number of particles and the threshold mean little. Check the labels and the diameter, or "
+            "label more particles",
             CetpickWarning,
             stacklevel=2,
         )
@@ -229,10 +233,12 @@ def candidates(network: Any, model: ModelSettings, example: Example) -> tuple[Po
     return table[["x", "y", "z"]].to_numpy(), table["score"].to_numpy()
 
 
-def _halves(labels: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
-    """For the labels of each tomogram a 0 or 1, half of all labels each."""
-    order = np.random.default_rng(seed).permutation(sum(labels)) % 2
-    return np.split(order, np.cumsum(labels)[:-1])
+def _halves(fair: Sequence[NDArray[np.bool_]], seed: int) -> list[NDArray[np.int64]]:
+    """For the labels of each tomogram a 0 or 1, half of all fair ones each, and BOTH for the others."""
+    pooled = np.concatenate(fair)
+    halves = np.full(len(pooled), BOTH)
+    halves[pooled] = np.random.default_rng(seed).permutation(pooled.sum()) % 2
+    return np.split(halves, np.cumsum([len(of) for of in fair])[:-1])
 
 
 def _join(

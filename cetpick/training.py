@@ -148,6 +148,7 @@ def train(
     settings: TrainSettings,
     *,
     rejected: Sequence[Points] = (),
+    chosen: Sequence[NDArray[np.bool_]] = (),
     device: torch.device,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -159,6 +160,7 @@ def train(
         settings: how.
         rejected: for each tomogram places (n, 3) that are background for certain, half a diameter or more from every
             label; not used in `paper` mode.
+        chosen: for each tomogram which labels (n,) were found by looking at picks; see Example.
         device: where.
         progress: told of every step.
         checkpoint: where to go on from and to save the state.
@@ -173,11 +175,15 @@ def train(
     check_labels([(tomogram.info, labels) for tomogram, labels in labelled], settings.diameter)
     model = model_settings(settings, [tomogram for tomogram, _ in labelled])
     examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
+    if chosen:
+        examples = [replace(e, chosen=of) for e, of in zip(examples, chosen, strict=True)]
     if rejected:
         examples = [replace(e, rejected=places) for e, places in zip(examples, rejected, strict=True)]
     model = _told_contamination(model, examples)
     examples = [replace(e, prepared=without_contamination(e.prepared, model, e.tomogram.info.region)) for e in examples]
     examples = [_labels_with_data(example) for example in examples]
+    if sum(e.fair.sum() for e in examples) < FEWEST_LABELS:  # too few to tell by
+        examples = [replace(e, chosen=None) for e in examples]
     given = [example.labels for example in examples]
     model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
     if settings.mode == "paper":
@@ -344,7 +350,8 @@ def _labels_with_data(example: Example) -> Example:
             CetpickWarning,
             stacklevel=3,
         )
-    return replace(example, labels=example.labels[kept])
+    chosen = None if example.chosen is None else example.chosen[kept]
+    return replace(example, labels=example.labels[kept], chosen=chosen)
 
 
 def _unlabelled_scores(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
 from cetpick.training import model_settings, train
 from cetpick.workflows.curate import CurateSummary, compare, run_curate
-from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_rejected
+from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_places
 from cetpick.workflows.suggest import choose, run_suggest
 from tests.conftest import Run, TinySet, noise_and_models
 
@@ -54,11 +55,15 @@ def mod(path: Path, tomogram: Path, points: np.ndarray) -> Path:
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def labelled(tiny: TinySet, labels: list[Path], reject: list[Path], **settings: object) -> list:
+def labelled(
+    tiny: TinySet, labels: list[Path], reject: list[Path], added: Sequence[Path] = (), **more_settings: object
+) -> list:
     options = InputOptions()
     infos = open_training([tiny.path("one"), tiny.path("two")], options)
-    rejected = read_rejected(reject, infos, options)
-    return open_labelled(infos, labels, TrainSettings(diameter=tiny.diameter, **settings), options, rejected=rejected)
+    rejected = read_places(reject, infos, options, what="rejected places")
+    more = read_places(added, infos, options, what="added labels")
+    settings = TrainSettings(diameter=tiny.diameter, **more_settings)
+    return open_labelled(infos, labels, settings, options, rejected=rejected, added=more)
 
 
 def test_labels_and_rejected_places_of_several_files_come_together(tiny: TinySet, tmp_path: Path) -> None:
@@ -71,7 +76,9 @@ def test_labels_and_rejected_places_of_several_files_come_together(tiny: TinySet
     write_coordinates(tmp_path / "r.star", [(read_info(tiny.path("two")), table([20, 20, 5]))])
     write_table(tmp_path / "two.csv", table([[80, 80, 20], [80, 20, 20]]))
     with pytest.warns(CetpickWarning, match=r"added.star: 1 of 2 labels are on particles that other label files have"):
-        one, two = labelled(tiny, [first, added], [tmp_path / "r.star", tmp_path / "two.csv"])
+        one, two = labelled(tiny, [first], [tmp_path / "r.star", tmp_path / "two.csv"], [added])
+    assert one.chosen.tolist() == [False] * 5 + [True]
+    assert two.chosen.tolist() == [True]
     np.testing.assert_allclose(one.labels.xyz, np.vstack([truth[:5], nudged[1:]]), atol=1e-3)
     assert len(one.rejected) == 0
     assert two.labels.xyz.tolist() == [[50, 50, 5]]
@@ -306,7 +313,7 @@ def test_models_curated_in_3dmod_come_back_and_picking_again_takes_them(data: Pa
     code, out, err = cetpick("curate", "out", "curated", "-o", "round2", "--kept")
     assert code == 0, err
     assert "left alone: c" in out
-    assert "--labels LABELS --reject round2/rejected.star --labels round2/added.star --labels round2/kept.star" in out
+    assert "--labels LABELS --reject round2/rejected.star --added round2/added.star --added round2/kept.star" in out
     infos = [read_info(data / f"{name}.mrc") for name in NAMES]
     rejected = {of.tomogram: of.xyz for of in read_coordinates("round2/rejected.star", tomograms=infos)}
     np.testing.assert_allclose(rejected["a"], picks["a"][:3], atol=1e-3)
@@ -476,7 +483,7 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     mod(model, data / f"{name}.mrc", shown.xyz[1:])  # 3dmod saves it where it was
     last = out.splitlines()[-1].split()
     assert last[:2] == ["cetpick", "curate"]
-    assert "--reject round2/rejected.star --labels round2/kept.star --diameter 60" in run(*last[1:])
+    assert "--reject round2/rejected.star --added round2/kept.star --diameter 60" in run(*last[1:])
     record = json.loads((data / "round2" / "curate.json").read_text())
     assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
     told = record["tomograms"]
@@ -508,7 +515,7 @@ def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
             output=Path("r"), diameter=90.0, command=list(command), files=files, paths=[Path(path) for path in paths]
         )
 
-    said = "--reject r/rejected.star --labels 'r/my added.star'"
+    said = "--reject r/rejected.star --added 'r/my added.star'"
     words = ("pick", "t1.mrc", "t2.mrc", "--labels", "t1.mod", "-d", "90", "--seed", "3", "-o", "picks", "--overwrite")
     assert summary(*words).next_command == (f"cetpick pick t1.mrc t2.mrc --labels t1.mod -d 90 --seed 3 {said} -o NEW")
     # where tomograms to train on are named, those that were corrected are, too, once

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from cetpick import scouting
-from cetpick.calibration import Count
+from cetpick.calibration import Count, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
@@ -20,10 +21,13 @@ from tests.conftest import TinySet
 
 @pytest.mark.parametrize("labels", [[5], [1, 1, 1, 1, 1], [3, 0, 4], [12, 8]])
 def test_each_scout_gets_half_of_all_labels(labels: list[int]) -> None:
-    halves = scouting._halves(labels, seed=3)
+    halves = scouting._halves([np.ones(n, bool) for n in labels], seed=3)
     assert [len(h) for h in halves] == labels
     first = sum(int((h == 0).sum()) for h in halves)
     assert first - (sum(labels) - first) in (0, 1)
+    chosen = scouting._halves([np.arange(n + 2) >= 2 for n in labels], seed=3)
+    assert all((h[:2] == scouting.BOTH).all() for h in chosen)
+    assert [h[2:].tolist() for h in chosen] == [h.tolist() for h in halves]
 
 
 def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
@@ -68,6 +72,35 @@ def test_labels_that_no_scout_finds_again_are_said(tiny: TinySet, monkeypatch: p
             TrainSettings(diameter=160, steps=1, crops=1, crop=(6, 32, 32)), model, example, torch.device("cpu")
         )
     assert found.count == (6, 6, 6)
+
+
+def test_labels_found_in_picks_are_shown_to_both_scouts_and_rank_nothing(
+    tiny: TinySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six fair labels that rank high, and six chosen ones that rank last."""
+    truth = tiny.truth["one"][:12]
+    settings, model, [example] = examples(tiny, truth)
+    shown, counted = [], []
+    monkeypatch.setattr(scouting, "DefaultRecipe", lambda known, **_: shown.append(known[0].labels))
+    monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
+    estimate = scouting.estimate_count
+    monkeypatch.setattr(
+        scouting, "estimate_count", lambda ranks, *a, **k: counted.append(ranks) or estimate(ranks, *a, **k)
+    )
+    others = np.random.default_rng(0).uniform((0, 0, 200), (20, 20, 220), (300, 3))
+    found = np.vstack([truth[:6], others, truth[6:]])
+    monkeypatch.setattr(scouting, "candidates", lambda *_: (found, np.linspace(0.9, 0.1, len(found))))
+    for chosen in (np.arange(12) >= 6, None):
+        result = scout(settings, model, [replace(example, chosen=chosen)], torch.device("cpu"))
+        # whatever they count for, labels are no hidden particles
+        assert not within(result.unlabelled[0], truth, 1).any()
+        assert result.count.low >= 12
+    assert [len(labels) for labels in shown] == [9, 9, 6, 6]
+    assert all((labels[-6:] == truth[6:]).all() for labels in shown[:2])
+    assert len(counted[0]) == 6
+    assert max(counted[0]) <= 3
+    assert len(counted[1]) == 12
+    assert max(counted[1]) > 300
 
 
 @pytest.mark.filterwarnings("ignore::cetpick.errors.CetpickWarning")

@@ -41,7 +41,7 @@ def curate(
 ) -> None:
     """Compare picks with what you made of them in 3dmod, RELION or napari: what was deleted, what was added.
 
-    rejected.star goes to `--reject`, added.star to `--labels` of the next `train` or `pick`: docs/curation.md.
+    rejected.star goes to `--reject`, added.star to `--added` of the next `train` or `pick`: docs/curation.md.
 
     Examples:
       cetpick curate picks curated/*.mod -o round2

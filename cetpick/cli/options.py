@@ -92,6 +92,14 @@ Reject = Annotated[
         "--reject", readable=False, help="Places that are no particles, in files as of --labels: see docs/curation.md."
     ),
 ]
+Added = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--added",
+        readable=False,
+        help="Further labels, found by looking at picks: no fair sample, so no particles are counted by them.",
+    ),
+]
 Diameter = Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Particle diameter.")]
 Mode = Annotated[ModeName, typer.Option(help="The method: cetpick's own, or the published one.")]
 Steps = Annotated[

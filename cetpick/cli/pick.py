@@ -24,6 +24,7 @@ def pick(
         list[Path] | None,
         typer.Option("--labels", "-l", readable=False, help="Labels: one file for each --train, a folder, or a STAR."),
     ] = None,
+    added: opt.Added = None,
     reject: opt.Reject = None,
     diameter: Annotated[
         float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Of the particle; needed to train.")
@@ -79,7 +80,7 @@ def pick(
 
       cetpick pick Tomograms/job007/tomograms.star --labels particles.star -d 250 -o picks
 
-      cetpick pick *.rec --labels tomo1.mod --labels round2/added.star --reject round2/rejected.star -d 250 -o picks2
+      cetpick pick *.rec --labels tomo1.mod --added round2/added.star --reject round2/rejected.star -d 250 -o picks2
 
       cetpick pick *.rec --model m.safetensors -o picks --shard 3/8
 
@@ -93,16 +94,18 @@ def pick(
     from cetpick.workflows.results import Shard
 
     training = None
-    if model and (labels or train or diameter or steps or count_hint or resume or mode != opt.ModeName.default):
+    if model and (
+        labels or train or added or diameter or steps or count_hint or resume or mode != opt.ModeName.default
+    ):
         raise InputError(
-            "--model goes without --train, --labels, --diameter, --mode, --steps, --count-hint and --resume",
+            "--model goes without --train, --labels, --added, --diameter, --mode, --steps, --count-hint and --resume",
             cure="leave --model out to train, or the others to pick with the model",
         )
     if labels or train:
         if diameter is None:
             raise InputError("training needs the particle's diameter", cure="add --diameter ANGSTROM")
         settings = TrainSettings(mode=mode.value, diameter=diameter, steps=steps, count_hint=count_hint, seed=seed)
-        training = Training(tomograms=train or [], labels=labels or [], settings=settings)
+        training = Training(tomograms=train or [], labels=labels or [], added=added or [], settings=settings)
     with reporting(quiet=quiet) as reporter:
         summary = run_pick(
             tomograms, output=output, model=model, training=training, reject=reject or [],

@@ -15,6 +15,7 @@ def train(
     labels: opt.Labels,
     diameter: opt.Diameter,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.safetensors", help="The model file.")],
+    added: opt.Added = None,
     reject: opt.Reject = None,
     mode: opt.Mode = opt.ModeName.default,
     steps: opt.Steps = None,
@@ -40,7 +41,7 @@ def train(
     Examples:
       cetpick train tomo1.rec --labels tomo1.mod --diameter 250 -o ribosome.safetensors
 
-      cetpick train tomo1.rec --labels tomo1.mod --reject rejected.star -d 250 -o round2.safetensors
+      cetpick train tomo1.rec --labels tomo1.mod --added added.star --reject rejected.star -d 250 -o round2.safetensors
 
       cetpick train tomograms.star --labels particles.star -d 250 -o ribosome.safetensors
     """
@@ -62,7 +63,7 @@ def train(
     with reporting(quiet=quiet) as reporter:
         summary = run_train(
             tomograms, labels, settings, output=output, options=inputs, device=device, threads=threads,
-            resume=resume, overwrite=overwrite, report=not no_report, reject=reject or [],
+            resume=resume, overwrite=overwrite, report=not no_report, reject=reject or [], added=added or [],
             progress=reporter.step, say=reporter.say,
         )  # fmt: skip
     if as_json:

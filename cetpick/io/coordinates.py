@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -118,14 +118,25 @@ def pair_labels(
     binned: bool | None = None,
     z: float | None = None,
     option: str | None = None,
+    besides: Collection[Path] = (),
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Read label files and tell which tomogram each belongs to; as pair_files.
+
+    Args:
+        tomograms: see pair_files, as for the others.
+        labels: label files.
+        several: a tomogram may have several.
+        binned: whether points are in voxels of the tomogram.
+        z: slice of points that have none.
+        option: that names the tomograms, for messages.
+        besides: real paths of tomograms that have labels from elsewhere.
 
     Warns:
         CetpickWarning: tomograms without labels, by name.
     """
     pairs = pair_files(tomograms, labels, several=several, binned=binned, z=z, option=option)
-    bare = [info.name for info in tomograms if all(info is not labelled for labelled, _ in pairs)]
+    has_some = {info.path.resolve() for info, _ in pairs} | {*besides}
+    bare = [info.name for info in tomograms if info.path.resolve() not in has_some]
     if bare:
         warnings.warn(f"tomograms without labels: {', '.join(bare)}", CetpickWarning, stacklevel=2)
     return pairs

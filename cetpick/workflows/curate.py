@@ -94,7 +94,7 @@ class CurateSummary:
         said = [
             word
             for what, path in self.files.items()
-            for word in ("--reject" if what == "rejected" else "--labels", str(path))
+            for word in ("--reject" if what == "rejected" else "--added", str(path))
         ]
         if not self.command:
             return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cetpick.calibration import within
@@ -28,8 +29,8 @@ from cetpick.io.tomograms import Listed, list_inputs, open_inputs, tomogram_name
 from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo, Unwanted
 from cetpick.workflows.record import size_and_time
 
-Rejected = Mapping[Path, Sequence[Coordinates]]
-"""Places that a person says are no particles, as the files have them, by the real path of their tomogram."""
+Places = Mapping[Path, Sequence[Coordinates]]
+"""What a person says of tomograms, as the files have it, by the real paths of those of which there is anything."""
 SHOWN = 5
 """So many places are named in a message."""
 
@@ -152,12 +153,14 @@ class Labelled:
     Attributes:
         info: the tomogram.
         labels: of all files together, each particle once.
+        chosen: which labels (n,) were found by looking at picks: no random ones of the particles.
         label_files: the labels as each file has them.
         rejected_files: places that were looked at and are no particles, as each file has them.
     """
 
     info: TomogramInfo
     labels: Coordinates
+    chosen: NDArray[np.bool_]
     label_files: Sequence[Coordinates]
     rejected_files: Sequence[Coordinates] = ()
 
@@ -194,25 +197,24 @@ def telling_unusable(failures: Sequence[CetpickError]) -> Iterator[None]:
         raise InputError("\n".join(map(str, (error, *failures)))) from error
 
 
-def read_rejected(
+def read_places(
     paths: Sequence[Path],
     tomograms: Sequence[TomogramInfo],
     options: InputOptions,
     *,
+    what: str,
     others: Sequence[TomogramInfo] = (),
     needed: bool = True,
-) -> dict[Path, list[Coordinates]]:
-    """Places that a person says are no particles, paired with tomograms as labels are.
+) -> Places:
+    """Places of which a person says something, paired with tomograms as labels are.
 
     Args:
         paths: coordinate files.
         tomograms: those that files may be given for in order.
         options: how to read them.
+        what: they are, for messages.
         others: further tomograms, which may be the same.
         needed: it is an error when the places of a file belong to none of these tomograms.
-
-    Returns:
-        The records of each tomogram that has any, by its real path.
 
     Raises:
         InputError: unusable files, or places that belong to no tomogram.
@@ -222,9 +224,7 @@ def read_rejected(
     found: dict[Path, list[Coordinates]] = {}
     if not paths:
         return found
-    pairs = pair_files(
-        tomograms, paths, others=others, what="rejected places", several=True, needed=needed, binned=options.binned
-    )
+    pairs = pair_files(tomograms, paths, others=others, what=what, several=True, needed=needed, binned=options.binned)
     for info, record in pairs:
         found.setdefault(info.path.resolve(), []).append(record)
     return found
@@ -236,7 +236,8 @@ def open_labelled(
     settings: TrainSettings,
     options: InputOptions,
     *,
-    rejected: Rejected | None = None,
+    rejected: Places | None = None,
+    added: Places | None = None,
     others: Sequence[TomogramInfo] = (),
     option: str | None = None,
 ) -> list[Labelled]:
@@ -248,7 +249,8 @@ def open_labelled(
             count once.
         settings: of the training.
         options: how to read the files.
-        rejected: see read_rejected.
+        rejected: places that are no particles, see read_places.
+        added: labels that were found by looking at picks.
         others: tomograms that are not trained on, to notice labels named after them.
         option: that names tomograms to train on, for messages; None for arguments.
 
@@ -262,7 +264,7 @@ def open_labelled(
     """
     if not labels:
         raise InputError("no labels given", cure="add --labels with the file of particle centres")
-    rejected = rejected or {}
+    rejected, added = rejected or {}, added or {}
     if rejected and (settings.mode != "default" or settings.hidden not in ("peaks", "none")):
         raise InputError(
             "rejected places are no part of this way to train",
@@ -270,17 +272,26 @@ def open_labelled(
             found=f"`{settings.mode}` mode" if settings.mode != "default" else f"hidden={settings.hidden}",
             cure="leave --reject out, or --mode",
         )
-    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned, option=option)
+    pairs = pair_labels(tomograms, labels, several=True, binned=options.binned, option=option, besides=added)
     _warn_of_names(pairs, others)
     found = []
     for info in tomograms:
-        records = [record for labelled, record in pairs if labelled is info]
+        given = [record for labelled, record in pairs if labelled is info]
+        records = [*given, *added.get(info.path.resolve(), [])]
         refused = rejected.get(info.path.resolve(), [])
         radius = settings.diameter / 2 / info.grid.voxel_size
         _refuse_contradictions(info, records, refused, radius)
         if records or refused:
-            together = _joined(records, radius)
-            found.append(Labelled(info=info, labels=together, label_files=records, rejected_files=refused))
+            together, lengths = _joined(records, radius)
+            found.append(
+                Labelled(
+                    info=info,
+                    labels=together,
+                    chosen=np.arange(len(together)) >= sum(lengths[: len(given)]),
+                    label_files=records,
+                    rejected_files=refused,
+                )
+            )
     return found
 
 
@@ -298,10 +309,13 @@ def joined_points(records: Sequence[Coordinates]) -> Points:
     return as_points(np.vstack([np.empty((0, 3)), *(record.xyz for record in records)]))
 
 
-def _joined(records: Sequence[Coordinates], radius: float) -> Coordinates:
-    """Labels of all files; those of a later file within `radius` (voxels) of one of an earlier file are left out."""
+def _joined(records: Sequence[Coordinates], radius: float) -> tuple[Coordinates, list[int]]:
+    """Labels of all files one after another, and how many of each.
+
+    Those of a later file within `radius` (voxels) of one of an earlier file are left out.
+    """
     if len(records) == 1:
-        return records[0]
+        return records[0], [len(records[0])]
     tables: list[pd.DataFrame] = []
     for number, record in enumerate(records):
         earlier = joined_points(records[:number])
@@ -319,8 +333,9 @@ def _joined(records: Sequence[Coordinates], radius: float) -> Coordinates:
             table = table[["x", "y", "z"]].assign(**{"class": DEFAULT_CLASS})
         tables.append(table)
     if not tables:
-        return Coordinates.from_points([])
-    return Coordinates(table=pd.concat(tables, ignore_index=True), source=records[0].source)
+        return Coordinates.from_points([]), []
+    joined = Coordinates(table=pd.concat(tables, ignore_index=True), source=records[0].source)
+    return joined, [len(table) for table in tables]
 
 
 def _refuse_contradictions(

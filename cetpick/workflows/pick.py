@@ -43,7 +43,7 @@ from cetpick.workflows.inputs import (
     none_usable,
     open_labelled,
     open_training,
-    read_rejected,
+    read_places,
     telling_unusable,
     warn_of_contrast,
     warn_of_scale,
@@ -99,11 +99,13 @@ class Training:
     Attributes:
         tomograms: labelled tomograms; empty to look for them among the tomograms to pick.
         labels: label files.
+        added: files of further labels, which were found by looking at picks.
         settings: of the training.
     """
 
     tomograms: Sequence[Path]
     labels: Sequence[Path]
+    added: Sequence[Path] = ()
     settings: TrainSettings
 
 
@@ -266,14 +268,17 @@ def run_pick(
         infos = [job.info for job in jobs]
         to_train = open_training(training.tomograms, options, among=infos) if training is not None else []
         with telling_unusable(list(failures.values())):
-            rejected = read_rejected(reject, to_train or infos, options, others=infos, needed=shard is None)
+            aims, needed = to_train or infos, shard is None
+            rejected = read_places(reject, aims, options, what="rejected places", others=infos, needed=needed)
             if training is not None:
+                added = read_places(training.added, aims, options, what="added labels", others=infos)
                 labelled = open_labelled(
                     to_train,
                     training.labels,
                     training.settings,
                     options,
                     rejected=rejected,
+                    added=added,
                     others=infos,
                     option="--train",
                 )
@@ -684,7 +689,7 @@ def _prepare(
     if training is not None:
         made = Path("model.safetensors")
         names += [made.name, record_beside(made).name, report_beside(made).name]
-        inputs += [*training.tomograms, *training.labels]
+        inputs += [*training.tomograms, *training.labels, *training.added]
     prepare_output(output, names, overwrite=True, inputs=[*inputs, *([model] if model else [])])
 
 

@@ -63,6 +63,7 @@ class RelionJob:
         train_only: do not pick.
         labels: label files, or what a picking job of RELION gives.
         reject: files of places that are no particles.
+        added: files of further labels, which were found by looking at picks.
         diameter: of the particle in angstrom, as text.
         count_hint: expected particles in a tomogram, as text.
         threshold: score from which a candidate is a pick; None for the model's own.
@@ -82,6 +83,7 @@ class RelionJob:
     train_only: bool = False
     labels: Sequence[Path] = ()
     reject: Sequence[Path] = ()
+    added: Sequence[Path] = ()
     diameter: str | None = None
     count_hint: str | None = None
     threshold: float | None = None
@@ -252,12 +254,13 @@ def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: 
     """What decides the candidates: results of an earlier run that was asked for the same can stay."""
     stamps = {
         str(path): path.stat().st_mtime_ns
-        for path in (*labels, *job.reject, *([job.model] if job.model else []))
+        for path in (*labels, *job.reject, *job.added, *([job.model] if job.model else []))
         if path.exists()
     }
     asked: dict[str, Any] = {
         "files": stamps,
         "train": _texts(trained_on),
+        "added": _texts(job.added),
         "diameter": job.diameter,
         "count_hint": job.count_hint,
         "options": vars(inputs.options),
@@ -276,6 +279,7 @@ def _training(job: RelionJob, trained_on: Sequence[Path], labels: Sequence[Path]
     return [
         *(word for path in trained_on for word in ("--train", str(path))),
         *(word for path in labels for word in ("--labels", str(path))),
+        *(word for path in job.added for word in ("--added", str(path))),
         *_option("--diameter", job.diameter),
         *_option("--count-hint", job.count_hint),
     ]

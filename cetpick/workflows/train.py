@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from cetpick import __version__, scratch
 from cetpick.checkpoint import save_model
@@ -30,7 +31,7 @@ from cetpick.workflows.inputs import (
     foreign_files,
     open_labelled,
     open_training,
-    read_rejected,
+    read_places,
     warn_of_labels,
 )
 from cetpick.workflows.record import (
@@ -77,6 +78,7 @@ def run_train(
     *,
     output: Path,
     reject: Sequence[Path] = (),
+    added: Sequence[Path] = (),
     options: InputOptions | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -95,6 +97,7 @@ def run_train(
         output: the model file; the record is written beside it as `<stem>.run.json`, the report as
             `<stem>.report.html`.
         reject: files of places that are no particles, paired with tomograms as labels are.
+        added: files of further labels, which were found by looking at picks.
         options: how to read the inputs.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads.
@@ -110,12 +113,13 @@ def run_train(
     """
     options = options or InputOptions()
     names = [output.name, record_beside(output).name, report_beside(output).name]
-    prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels, *reject])
+    prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels, *reject, *added])
     record = RunRecord("train", {"train": settings, "inputs": options})
     with record.keeping_warnings(), scratch.using(output.parent):
         infos = open_training(tomograms, options)
-        rejected = read_rejected(reject, infos, options)
-        labelled = open_labelled(infos, labels, settings, options, rejected=rejected)
+        rejected = read_places(reject, infos, options, what="rejected places")
+        more = read_places(added, infos, options, what="added labels")
+        labelled = open_labelled(infos, labels, settings, options, rejected=rejected, added=more)
         if say is not None:
             for line in foreign_files(labelled):
                 say(line)
@@ -216,7 +220,13 @@ def train_and_save(
     with record.timed("training"):
         try:
             trained = train(
-                examples, settings, rejected=rejected, device=resolved, progress=progress, checkpoint=checkpoint
+                examples,
+                settings,
+                rejected=rejected,
+                chosen=[of.chosen for of in labelled],
+                device=resolved,
+                progress=progress,
+                checkpoint=checkpoint,
             )
         except TrainingError:
             checkpoint.remove()  # it leads to the same failure again
@@ -231,6 +241,7 @@ def train_and_save(
             raise
     known = {
         "labels": {of.info.name: len(of.labels) for of in labelled},
+        "added": {of.info.name: int(of.chosen.sum()) for of in labelled if of.chosen.any()},
         "rejected": {of.info.name: len(of.rejected) for of in labelled if len(of.rejected)},
     }
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), **known}
@@ -278,7 +289,8 @@ def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: Run
     """Tells a training from others; the hashes of its tomograms are those in `record`."""
     values: list[Any] = [__version__, dataclasses.asdict(settings)]
     for of in labelled:
-        known = [of.labels.xyz, *([of.rejected] if len(of.rejected) else [])]
+        known: list[NDArray[Any]] = [of.labels.xyz, *([of.rejected] if len(of.rejected) else [])]
+        known += [of.chosen] if of.chosen.any() else []
         points = [hashlib.sha256(xyz.tobytes()).hexdigest() for xyz in known]
         region = [of.info.region.mask_version, of.info.region.slab, of.info.region.keep]
         values.append([record.values["inputs"][str(of.info.path)], of.info.grid.voxel_size, region, *points])
