@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import importlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch.nn import functional
 
 from cetpick.errors import InputError
 
@@ -57,6 +61,23 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+@contextmanager
+def warming_up(device: torch.device) -> Iterator[None]:
+    """Get ready to train while something else is done: seconds of waiting for a GPU's driver and for imports."""
+
+    def get_ready() -> None:
+        importlib.import_module("torch._dynamo")  # the first optimiser imports it, for 1.6 s
+        if device.type == "cuda":
+            image, kernel = (torch.zeros(1, 8, 8, 8, device=device) for _ in range(2))
+            functional.conv2d(image, kernel[:, :, :3, :3])
+            torch.cuda.synchronize(device)
+
+    with ThreadPoolExecutor(1) as pool:
+        ready = pool.submit(get_ready)
+        yield
+        ready.result()
 
 
 def is_half(device: torch.device) -> bool:

@@ -16,6 +16,7 @@ from cetpick.calibration import Count, choose_threshold, estimate_count, within
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.contamination import darkness, least_of_carbon, least_of_gold, smoothed, strength
 from cetpick.dataset import Example
+from cetpick.devices import warming_up
 from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
@@ -174,7 +175,8 @@ def train(
     """
     check_labels([(tomogram.info, labels) for tomogram, labels in labelled], settings.diameter)
     model = model_settings(settings, [tomogram for tomogram, _ in labelled])
-    examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
+    with warming_up(device):
+        examples = [Example(tomogram=t, labels=c.xyz, prepared=prepare(t, model)) for t, c in labelled]
     if chosen:
         examples = [replace(e, chosen=of) for e, of in zip(examples, chosen, strict=True)]
     if rejected:
