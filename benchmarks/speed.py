@@ -3,11 +3,15 @@
     python benchmarks/speed.py                      # 384 x 384 x 96 voxels of 10 A, a diameter of 250 A
     python benchmarks/speed.py --size 192 192 48 --steps 3 --repeats 2
     python benchmarks/speed.py --device cuda --json speed.json
+    python benchmarks/speed.py --end-to-end train.mrc train_labels.mod
 
 Both networks see the same noise, each as `cetpick pick` gives it to them: on its own working grid, in its own number of
 views, in the device's usual arithmetic. Rates are per voxel as stored. The floor is the larger of two times: operations
 over the measured rate of matrix products in that arithmetic, and bytes (input, output, each layer's activations once)
 over the measured rate of copies. Reading, normalising and resampling are timed apart.
+
+--end-to-end times the program as a user does, from its start to its end: train on a tomogram and pick it, and pick it
+with the model that this has made; --steps are then those of the training.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import json
 import platform
 import resource
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accuracy import measured
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -179,19 +186,56 @@ def measure(
     }
 
 
+def end_to_end(tomogram: Path, labels: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times of whole runs of `cetpick pick`: with training, and with a model."""
+    common = ["--quiet", "--device", given.device, *(["--threads", str(given.threads)] if given.threads else [])]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = (Path(folder) / name for name in ("trained", "picked"))
+        learn = ["--train", tomogram, "--labels", labels, "--diameter", given.diameter]
+        learn += ["--steps", given.steps] if given.steps else []
+        for what, output, source in (
+            ("train and pick", first, learn),
+            ("pick with a model", second, ["--model", first / "model.safetensors"]),
+        ):
+            command = [sys.executable, "-m", "cetpick", "pick", tomogram, *source, *common, "--output", output]
+            cost = measured([str(word) for word in command], Path(folder) / "log.txt", given.threads)
+            rows.append({"what": what, **cost, "parts": json.loads((output / "run.json").read_text())["seconds"]})
+    return rows
+
+
+def print_end_to_end(rows: Sequence[dict[str, Any]]) -> None:
+    """A Markdown table of end_to_end."""
+    print("| what | from start to end | of it | CPU time | peak memory of the host |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["parts"].items() if name != "total")
+        memory, cpu = row["peak_mib"] / 1024, row["cpu_seconds"]
+        print(f"| {row['what']} | {row['seconds']:.1f} s | {parts} | {cpu:.0f} s | {memory:.1f} GiB |")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=3, default=(384, 384, 96), help="x, y, z voxels")
     parser.add_argument("--voxel-size", type=float, default=10.0, help="angstrom")
     parser.add_argument("--diameter", type=float, default=250.0, help="angstrom")
-    parser.add_argument("--steps", type=int, default=10, help="training steps that are timed")
+    parser.add_argument("--steps", type=int, help="training steps that are timed, 10 by default")
     parser.add_argument("--repeats", type=int, default=3, help="of the inference")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--end-to-end", type=Path, nargs=2, metavar=("TOMOGRAM", "LABELS"))
     given = parser.parse_args()
     device = resolve_device(given.device, threads=given.threads)
+    told = {"cetpick": __version__, "torch": torch.__version__, "device": device_name(device)}
+    if given.end_to_end:
+        whole = end_to_end(*given.end_to_end, given)
+        print_end_to_end(whole)
+        if given.json:
+            given.json.write_text(json.dumps(told | {"end_to_end": whole}, indent=1))
+        return
+    given.steps = given.steps or 10
     limits = measure_limits(device)
     tomogram, labels = noise(given.size, given.voxel_size)
     rows = [measure(mode, tomogram, labels, given, device, limits) for mode in MODES]
@@ -215,7 +259,6 @@ def main() -> None:
         f"resident memory of all this {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
     )
     if given.json:
-        told = {"cetpick": __version__, "torch": torch.__version__, "device": device_name(device)}
         told |= {"size": given.size, "limits": asdict(limits), "modes": rows}
         given.json.write_text(json.dumps(told, indent=1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -17,10 +18,12 @@ from cetpick.voxels import Volume
 
 Tile = tuple[int, int, int]
 
-SIDES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-"""Voxels that the inner part of a tile may have along y and x, besides all of them."""
+SMALLEST = 16
+"""Voxels that the inner part of a tile has along y and x at least."""
 CHUNK = 1 << 19
 """Voxels of the slices that a CPU computes at once: with more, what it works on leaves its caches."""
+FEWEST = 2
+"""Slices that it computes at once all the same: one by one they cost a fifth more."""
 
 
 class TileableNetwork(Protocol):
@@ -69,7 +72,7 @@ def choose_tile(
         memory: bytes.
         half: computed in 16 bits.
         views: of each tile that are computed together.
-        most: voxels to compute at once, or a slice; None for as many as the memory holds.
+        most: voxels of a slice, and to compute at once, but for FEWEST slices; None for as many as the memory holds.
 
     Returns:
         Slices at a time, and inner voxels along y and x; the smallest tile there is when none fits.
@@ -78,17 +81,18 @@ def choose_tile(
     axes = [
         [
             _cost(_round_up(n, step), side, halo, step)
-            for side in sorted({min(_round_up(side, step), _round_up(n, step)) for side in (*SIDES, n)})
+            for side in sorted({_round_up(-(-n // parts), step) for parts in range(1, max(2, n // SMALLEST + 1))})
         ]
         for n, halo, step in zip(shape[1:], network.halo[1:], network.alignment[1:], strict=True)
     ]
     sizes = {(y.side, x.side): (y.read * x.read, y.largest * x.largest) for y, x in itertools.product(*axes)}
-    fitting = [plane for plane, (_, largest) in sizes.items() if largest * (each + kept) <= memory]
+    room = min(memory / (each + kept), most or math.inf)
+    fitting = [plane for plane, (_, largest) in sizes.items() if largest <= room]
     plane = min(fitting, key=lambda of: sizes[of]) if fitting else min(sizes, key=lambda of: sizes[of][1])
     largest = sizes[plane][1]
     slices = min(shape[0], int((memory / largest - kept) / each))
     if most is not None:
-        slices = min(slices, -(-most // (views * largest)))
+        slices = min(slices, max(FEWEST, most // largest))
     return max(1, slices), *plane
 
 
@@ -133,14 +137,17 @@ def heatmap(
     z, y, x = (-(-n // s) for n, s in zip(volume.shape, network.stride, strict=True))
     result: Volume = scratch.zeros((z, y, x), np.float32)
     most = CHUNK if device.type == "cpu" else None
-    views = 2 if both_ways else 1
+    turns = (False, True) if both_ways else (False,)
+    # together they fill a GPU, one after the other they need half the memory
+    groups = [turns] if device.type == "cuda" else [(turn,) for turn in turns]
+    views = len(groups[0])
     fit = partial(choose_tile, volume.shape, network, half=is_half(device), views=views, most=most)
     tile = fit(memory)
     while True:
         try:
             with torch.inference_mode(), autocast(device):
-                for place, logits in _tiles(network, volume, tile, device, both_ways):
-                    result[place] = logits
+                for place, logits in _tiles(network, volume, tile, device, groups):
+                    result[place] += logits / len(turns)
             return result
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -151,6 +158,7 @@ def heatmap(
                 tile = fit(memory)
             if tile == larger:
                 raise
+            result[:] = 0
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -161,9 +169,17 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _tiles(
-    network: TileableNetwork, volume: Volume, tile: Tile, device: torch.device, both_ways: bool
+    network: TileableNetwork, volume: Volume, tile: Tile, device: torch.device, groups: Sequence[Sequence[bool]]
 ) -> Iterator[tuple[tuple[slice, ...], Volume]]:
-    """Pieces of the heatmap: where each lies, and its values."""
+    """Pieces that add up to the sum of the heatmaps of all views: where each lies, and its values.
+
+    Args:
+        network: see heatmap.
+        volume: see heatmap.
+        tile: see choose_tile.
+        device: see heatmap.
+        groups: of views that are computed together; whether each is turned.
+    """
     # zeros up to the alignment, so that every tile and every flip sees the same pooling cells
     rows, columns = (
         list(_spans(_round_up(n, step), side, halo, step))
@@ -180,19 +196,24 @@ def _tiles(
             slice(p.start - r.start // s, p.stop - r.start // s)
             for p, r, s in zip(place, read, network.stride[1:], strict=True)
         )
-        first = 0
-        for logits in network.stream(_turned(_chunks(volume, tile[0], read, device), both_ways)):
-            seen = logits[:, 0].float()
-            mean = (seen[0] + seen[1].flip(-2, -1)) / 2 if both_ways else seen[0]
-            piece = slice(first, first + len(mean))
-            first = piece.stop
-            yield (piece, *place), mean[(slice(None), *inner)].cpu().numpy()
+        for turned in groups:
+            first = 0
+            for logits in network.stream(_views(_chunks(volume, tile[0], read, device), turned)):
+                views = zip(logits[:, 0].float(), turned, strict=True)
+                seen = torch.stack([_half_turn(view) if turn else view for view, turn in views]).sum(dim=0)
+                piece = slice(first, first + len(seen))
+                first = piece.stop
+                yield (piece, *place), seen[(slice(None), *inner)].cpu().numpy()
 
 
-def _turned(chunks: Iterable[Tensor], both_ways: bool) -> Iterator[Tensor]:
-    """Each chunk, and after half a turn about z as another of the batch."""
+def _half_turn(slices: Tensor) -> Tensor:
+    return slices.flip(-2, -1)
+
+
+def _views(chunks: Iterable[Tensor], turned: Sequence[bool]) -> Iterator[Tensor]:
+    """Each chunk (1, 1, z, y, x) as a batch of views, some after half a turn about z."""
     for chunk in chunks:
-        yield torch.cat([chunk, chunk.flip(-2, -1)]) if both_ways else chunk
+        yield torch.cat([_half_turn(chunk) if turn else chunk for turn in turned])
 
 
 def _chunks(volume: Volume, slices: int, read: Sequence[slice], device: torch.device) -> Iterator[Tensor]:

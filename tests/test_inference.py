@@ -114,7 +114,9 @@ def test_tiles_fill_the_memory_and_no_more(shape: tuple[int, int, int], memory: 
     each, kept = network.bytes_per_voxel[0], network.bytes_kept[0]
     taken = np.prod(reads) * (slices * each + kept)
     assert taken <= memory
-    assert (plane == whole) == (np.prod(whole) * (each + kept) <= memory)
+    room = min(memory / (each + kept), most or np.inf)
+    assert (plane == whole) == (np.prod(whole) <= room)
+    assert np.prod(reads) <= room
     if most is not None:
         assert slices == 1 or np.prod(reads) * (slices - 1) < most
     elif slices < shape[0]:  # a larger memory is not left unused
