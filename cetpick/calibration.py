@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 STEEPNESS = (1.5, 10.0)
 """Range of the exponent with which precision falls along the list of candidates."""
 COUNT_QUANTILES = (0.1, 0.5, 0.9)
+DOUBT = 0.5
+"""Standard deviation of the logarithm of a count by what ranks do not show, such as look-alikes (docs/method.md)."""
 HINT_SPREAD = 0.5
 """Standard deviation of the logarithm of a count that a user expects."""
 
@@ -111,6 +113,15 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
     order = np.argsort(number, axis=None)
     cumulative = np.cumsum(weight[order]) / weight.sum()
     return Count(*number.ravel()[order[np.searchsorted(cumulative, COUNT_QUANTILES)]].tolist())
+
+
+def doubted(count: Count) -> Count:
+    """A count that estimate_count gave without a hint, with limits that allow for DOUBT too."""
+    if count.low <= 0:
+        return count
+    beyond = DOUBT * ndtri(COUNT_QUANTILES[2])
+    down, up = (np.hypot(np.log(of / count.expected), beyond) for of in (count.low, count.high))
+    return Count(float(count.expected * np.exp(-down)), count.expected, float(count.expected * np.exp(up)))
 
 
 def choose_threshold(probabilities: ArrayLike) -> float:

@@ -34,11 +34,8 @@ NUMBERS = 33
 """Numbers of particles that are tried."""
 WIDEST = 3.2
 """They lie within so many standard deviations of the expected one."""
-DOUBT = 0.5
-"""Standard deviation of the logarithm of the expected number beyond what the limits tell: scouts may be wrong in ways
-that their ranks do not show, with look-alikes above all (docs/method.md)."""
-KNOWN = 0.1
-"""That of a number that is known."""
+LEAST_DOUBT = 0.1
+"""Smallest standard deviation of the logarithm of the expected number."""
 NO_IDEA = 1.5
 """That when scouts told nothing."""
 STEPS, CONVERGED = 200, 1e-3
@@ -66,12 +63,12 @@ class Mixture:
     knots: Knots
 
 
-def fit(logits: ArrayLike, prior: Count | float) -> Mixture | None:
+def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     """Fit the populations.
 
     Args:
         logits: (n,) of the candidates that are not labelled.
-        prior: particles expected among them, with limits, all 0 when nothing is known; or how many are known to be.
+        prior: particles expected among them; all 0 when nothing is known.
 
     Returns:
         The mixture; None when there are too few candidates, or all are alike.
@@ -125,7 +122,8 @@ def picks_if(number: float, logits: ArrayLike) -> int:
         number: of particles among them.
         logits: (n,) see fit.
     """
-    mixture = fit(logits, max(1.0, number))
+    known = max(1.0, number)
+    mixture = fit(logits, Count(known, known, known))
     if mixture is None:
         return 0
     probabilities = expit(calibrate(logits, mixture.knots))
@@ -175,15 +173,13 @@ def _fit(values: Floats, mode: float, number: float, tail: bool) -> _Fit:
     return _Fit(probability, likelihood)
 
 
-def _log_normal(prior: Count | float, candidates: int) -> tuple[float, float]:
+def _log_normal(prior: Count, candidates: int) -> tuple[float, float]:
     """Mean and standard deviation of the logarithm of the number of particles."""
-    if not isinstance(prior, Count):
-        return float(np.log(prior)), KNOWN
     if prior.expected <= 0:
         return float(np.log(max(3.0, 0.02 * candidates))), NO_IDEA
     low, expected, high = (max(1.0, number) for number in prior)
     width = ndtri(COUNT_QUANTILES[2]) - ndtri(COUNT_QUANTILES[0])
-    return float(np.log(expected)), float(np.hypot(np.log(high / low) / width, DOUBT))
+    return float(np.log(expected)), max(LEAST_DOUBT, float(np.log(high / low) / width))
 
 
 def _knots(values: Floats, probability: Floats) -> Knots:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cetpick.calibration import Count, estimate_count, label_matches, label_ranks, label_scores, within
+from cetpick.calibration import Count, doubted, estimate_count, label_matches, label_ranks, label_scores, within
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
@@ -171,6 +171,8 @@ def scout(
     shown = labels - len(ranks) / 2
     hint = None if settings.count_hint is None else max(1.0, settings.count_hint * len(examples) - shown)
     hidden = estimate_count(ranks, min(listed), hint=hint)
+    if hint is None:
+        hidden = doubted(hidden)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
             f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "

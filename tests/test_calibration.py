@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from cetpick.calibration import (
+    Count,
     choose_threshold,
+    doubted,
     estimate_count,
     expectations,
     label_ranks,
@@ -111,3 +113,12 @@ def test_an_absurd_hint_leaves_a_number(hint: float) -> None:
     for ranks, candidates in (([1, 1, 2], 5000), ([7, 13, 22, 40], 40)):
         low, expected, high = estimate_count(ranks, candidates, hint=hint)
         assert 0 < low <= expected <= high < 5 * candidates
+
+
+def test_doubt_widens_limits_on_both_sides_of_the_expected_number() -> None:
+    low, expected, high = doubted(Count(80, 100, 150))
+    assert expected == 100
+    # a standard deviation of .5 is a factor of 1.9 at the quantile of 90 %
+    assert low == pytest.approx(100 * np.exp(-np.hypot(np.log(1.25), 0.5 * 1.2816)), rel=1e-3)
+    assert high == pytest.approx(100 * np.exp(np.hypot(np.log(1.5), 0.5 * 1.2816)), rel=1e-3)
+    assert doubted(Count(0, 0, 0)) == (0, 0, 0)
