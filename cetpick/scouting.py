@@ -55,13 +55,21 @@ class Scout:
 
     Attributes:
         log: of its training, one dictionary a step.
-        hidden: labels that it was not shown.
-        found: how many of these are among its candidates.
+        ranks: (n,) of the labels that it was not shown among its candidates; infinite where one was not found.
     """
 
     log: list[dict[str, float]]
-    hidden: int
-    found: int
+    ranks: Ranks
+
+    @property
+    def hidden(self) -> int:
+        """How many labels it was not shown."""
+        return len(self.ranks)
+
+    @property
+    def found(self) -> int:
+        """How many of these are among its candidates."""
+        return int(np.isfinite(self.ranks).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +168,7 @@ def scout(
         logs.append(log)
         found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
     joined = [_join(e, model.diameter, *scouts) for e, *scouts in zip(examples, *found, strict=True)]
-    scouts = [
-        Scout(log=log, hidden=len(of), found=int(np.isfinite(of).sum()))
-        for log, of in zip(logs, label_rank, strict=True)
-    ]
+    scouts = [Scout(log=log, ranks=of) for log, of in zip(logs, label_rank, strict=True)]
     ranks = np.concatenate(label_rank)
     # each scout was shown half of the labels, and all that were chosen: they are not among the candidates it is counted
     # with

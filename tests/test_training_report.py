@@ -55,6 +55,7 @@ def test_a_training_leaves_a_report(cetpick: Run, tiny: TinySet, folder: Path, t
     assert [loss for _, loss in values["curves"][0]["lines"][0]] == losses
     scouts = record["training"]["scouts"]
     assert sum(scout["hidden"] for scout in scouts) == len(kept)
+    assert [len(scout["ranks"]) for scout in scouts] == [scout["hidden"] for scout in scouts]
     assert f"they found {sum(scout['found'] for scout in scouts)} of {len(kept)} labels again" in text
     assert any(text.count(word) for word in record["warnings"][0].split(";"))
     assert len(text) < 15e6 / 50

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -262,7 +263,13 @@ def train_and_save(
             "clamped_share": _share(trained.log, "clamped"),
             "curve": thinned(trained.log),
             "scouts": [
-                {"hidden": scout.hidden, "found": scout.found, "curve": thinned(scout.log)} for scout in trained.scouts
+                {
+                    "hidden": scout.hidden,
+                    "found": scout.found,
+                    "ranks": [int(rank) if np.isfinite(rank) else None for rank in scout.ranks],
+                    "curve": thinned(scout.log),
+                }
+                for scout in trained.scouts
             ],
         },
     }
