@@ -38,7 +38,7 @@ def checkpoint(path: Path, **changes: Any) -> Checkpoint:
     return Checkpoint(path, **({"identity": "a", "environment": "here", "every": 0.0} | changes))
 
 
-@pytest.mark.filterwarnings("ignore:only 8 labels", "ignore:.* labels were not found again")
+@pytest.mark.filterwarnings("ignore:only 8 labels", "ignore:.* labels were not found again", "ignore:labels lie beside")
 @pytest.mark.parametrize(
     ("changes", "part", "step"),
     [
