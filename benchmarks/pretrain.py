@@ -3,7 +3,7 @@
 Each species of about the nominal diameter is a class of its own, told from everything else in its scene, so that the
 features have to hold what tells one protein from another, whichever they are.
 
-python benchmarks/pretrain.py SCENES cetpick/networks/pretrained.safetensors --minutes 38
+python benchmarks/pretrain.py SCENES OUT.safetensors --crops 32 --workers 12 --steps 30000 --minutes 2    # on a GPU
 
 With --start it goes on from the weights of an earlier run, on other scenes perhaps.
 """

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from cetpick.scouting import scout
 from cetpick.training import model_settings, train
 from cetpick.workflows.curate import CurateSummary, compare, run_curate
 from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_places
+from cetpick.workflows.pick import _warn_of_untrained
 from cetpick.workflows.suggest import choose, run_suggest
 from tests.conftest import Run, TinySet, noise_and_models
 
@@ -83,6 +85,23 @@ def test_labels_and_rejected_places_of_several_files_come_together(tiny: TinySet
     assert len(one.rejected) == 0
     assert two.labels.xyz.tolist() == [[50, 50, 5]]
     assert two.rejected.tolist() == [[20, 20, 5], [80, 80, 20], [80, 20, 20]]
+
+
+def test_what_is_said_of_tomograms_that_are_only_picked_is_not_lost_in_silence() -> None:
+    names = ("trained", "rejected", "added")
+    jobs = [
+        SimpleNamespace(
+            info=SimpleNamespace(name=name, path=Path(f"/{name}.mrc")), rejected=np.zeros((int(name != "added"), 3))
+        )
+        for name in names
+    ]
+    with pytest.warns(CetpickWarning) as told:
+        _warn_of_untrained(jobs, {Path("/trained.mrc")}, {Path("/trained.mrc"), Path("/added.mrc")})
+    assert [str(warning.message) for warning in told] == [
+        "rejected places in rejected are kept out of the picks but not learned from; add --train with these tomograms "
+        "for that",
+        "added labels in added are not learned from; add --train with these tomograms for that",
+    ]
 
 
 @quiet

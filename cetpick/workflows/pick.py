@@ -289,7 +289,7 @@ def run_pick(
             job.rejected = joined_points(rejected.get(job.info.path.resolve(), []))
             job.labels = labels.get(job.info.path.resolve(), job.labels)
         if training is not None:
-            _warn_of_untrained(jobs, labels)
+            _warn_of_untrained(jobs, labels, added)
             trained_before = not overwrite and is_model_of(used, labelled, training.settings, train_record)
         untrained = training is not None and not trained_before
         if not overwrite:
@@ -705,16 +705,21 @@ def _aim(model: Path, settings: PickSettings) -> tuple[Maker, Cut, ModelSettings
     return maker, Cut.chosen(settings, model_settings), model_settings
 
 
-def _warn_of_untrained(jobs: Sequence[_Job], trained: Container[Path]) -> None:
-    """Warn of rejected places that the training does not learn, as their tomograms are picked and not trained on."""
-    names = [job.info.name for job in jobs if len(job.rejected) and job.info.path.resolve() not in trained]
-    if names:
-        warnings.warn(
-            f"rejected places in {_shown(names)} are kept out of the picks but not learned from; add --train with "
-            "these tomograms for that",
-            CetpickWarning,
-            stacklevel=3,
-        )
+def _warn_of_untrained(jobs: Sequence[_Job], trained: Container[Path], added: Container[Path]) -> None:
+    """Warn of rejected places and added labels that the training does not learn: their tomograms are only picked."""
+    others = [job for job in jobs if job.info.path.resolve() not in trained]
+    lost = {
+        "rejected places in {} are kept out of the picks but": [job for job in others if len(job.rejected)],
+        "added labels in {} are": [job for job in others if job.info.path.resolve() in added],
+    }
+    for what, of in lost.items():
+        if of:
+            names = _shown([job.info.name for job in of])
+            warnings.warn(
+                f"{what.format(names)} not learned from; add --train with these tomograms for that",
+                CetpickWarning,
+                stacklevel=3,
+            )
 
 
 def _compare(
