@@ -18,6 +18,8 @@ STEEPNESS = (1.5, 10.0)
 COUNT_QUANTILES = (0.1, 0.5, 0.9)
 DOUBT = 0.5
 """Standard deviation of the logarithm of a count by what ranks do not show, such as look-alikes (docs/method.md)."""
+AT_THE_TOP = 0.8
+"""Usual precision at the top of a list whose ranks gave a count: 1 without look-alikes, less with them."""
 HINT_SPREAD = 0.5
 """Standard deviation of the logarithm of a count that a user expects."""
 
@@ -116,12 +118,16 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
 
 
 def doubted(count: Count) -> Count:
-    """A count that estimate_count gave without a hint, with limits that allow for DOUBT too."""
+    """A count that estimate_count gave without a hint, allowing for what ranks do not show: AT_THE_TOP, and DOUBT.
+
+    Look-alikes only make it too large, so what is expected is less; the limits are wider by DOUBT.
+    """
     if count.low <= 0:
         return count
     beyond = DOUBT * ndtri(COUNT_QUANTILES[2])
     down, up = (np.hypot(np.log(of / count.expected), beyond) for of in (count.low, count.high))
-    return Count(float(count.expected * np.exp(-down)), count.expected, float(count.expected * np.exp(up)))
+    low, high = count.expected * np.exp([-down, up])
+    return Count(float(low), AT_THE_TOP * count.expected, float(high))
 
 
 def choose_threshold(probabilities: ArrayLike) -> float:

@@ -3,8 +3,8 @@
 The logits of a trained network fall into a few populations. Particles that it was not shown are normally distributed
 about some value. Background is a sharp half of a bell that falls from its mode; look-alikes, gold and junk, if there
 are any, are an exponential tail of it. The populations are fitted by expectation-maximisation for many numbers of
-particles, with and without that tail, and averaged by how probable each of these fits is: by its likelihood, and by
-what the scouts (scouting.py) tell of the number of particles.
+particles, with and without that tail, and averaged by how probable each of these fits is: by its likelihood, which is
+worth the less the more the populations overlap, and by what the scouts (scouting.py) tell of the number of particles.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, gammaln, logit, ndtri
+from scipy.special import expit, gammaln, logit, logsumexp, ndtri
 
 from cetpick.calibration import COUNT_QUANTILES, Count, choose_threshold
 
@@ -28,8 +28,6 @@ TAIL_LENGTH, TAIL_BELIEF = 0.7, 5.0
 """The same for the length of the tail."""
 STEEPNESS = np.array([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0])
 """Exponents that the background may fall with; from 1 on when it has a tail besides."""
-TRUST = 0.3
-"""What the likelihood is worth: real populations only resemble these, and it is too sure of itself."""
 NUMBERS = 33
 """Numbers of particles that are tried."""
 WIDEST = 3.2
@@ -88,15 +86,15 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     tried = np.tile(numbers, 2)
     likelihood = np.array([found.likelihood for found in fits])
     likelihood[:NUMBERS] -= np.log(len(above))  # two parameters more (BIC)
-    log_posterior = TRUST * likelihood - ((np.log(tried) - expected) / doubt) ** 2 / 2
-    weight = np.exp(log_posterior - log_posterior.max())
-    weight /= weight.sum()
+    told = ((np.log(tried) - expected) / doubt) ** 2 / 2
+    weight = _normalised(likelihood - told)
+    weight = _normalised(_trust(_mean(fits, weight)) * likelihood - told)
     at_number = weight.reshape(2, -1).sum(axis=0)
     quantiles = np.interp(COUNT_QUANTILES, np.cumsum(at_number) - at_number / 2, np.log(numbers))
     low, _, high = np.exp(quantiles).tolist()
     number = float(np.exp((weight * np.log(tried)).sum()))
-    probability = sum(w * found.probability for w, found in zip(weight, fits, strict=True))
-    return Mixture(count=Count(min(low, number), number, max(high, number)), knots=_knots(above, probability))
+    knots = _knots(above, _mean(fits, weight))
+    return Mixture(count=Count(min(low, number), number, max(high, number)), knots=knots)
 
 
 def calibrate(logits: ArrayLike, knots: Sequence[tuple[float, float]]) -> Floats:
@@ -171,6 +169,33 @@ def _fit(values: Floats, mode: float, number: float, tail: bool) -> _Fit:
         best = np.where(tail & (STEEPNESS < 1), -np.inf, fitness).argmax()
         scale, steepness = float(scales[best]), float(STEEPNESS[best])
     return _Fit(probability, likelihood)
+
+
+def _mean(fits: Sequence[_Fit], weights: Floats) -> Floats:
+    """Of the probabilities (n,)."""
+    mean: Floats = np.tensordot(weights, [found.probability for found in fits], 1)
+    return mean
+
+
+def _normalised(log_weights: Floats) -> Floats:
+    """Weights that add up to 1."""
+    weights: Floats = np.exp(log_weights - logsumexp(log_weights))
+    return weights
+
+
+def _trust(probability: Floats) -> float:
+    """What the likelihood is worth in the comparison of numbers of particles.
+
+    Were the populations shaped like those that are fitted, it would tell the logarithm of the number to within the
+    inverse root of its information. Real ones only resemble these; so what may be a particle or not, their overlap, is
+    in doubt besides, all of it.
+
+    Args:
+        probability: (n,) of each value to be a particle.
+    """
+    information = (probability**2).sum()
+    overlap = (probability * (1 - probability)).sum() / max(probability.sum(), 1e-9)
+    return float(1 / (1 + information * overlap**2))
 
 
 def _log_normal(prior: Count, candidates: int) -> tuple[float, float]:

@@ -59,6 +59,14 @@ def test_scouts_decide_where_scores_do_not() -> None:
     assert expit(calibrate([-1.0], few.knots)) < expit(calibrate([-1.0], many.knots))
 
 
+@pytest.mark.parametrize("prior", [Count(30, 50, 85), Count(150, 250, 420)])
+def test_scores_decide_where_they_leave_a_gap(prior: Count) -> None:
+    logits, _ = populations(120, 0, 0)
+    found = fit(logits, prior)
+    assert found is not None
+    assert found.count.expected == pytest.approx(120, rel=0.07)
+
+
 def test_too_little_to_fit() -> None:
     assert fit([], BROAD) is None
     assert fit(np.full(500, -3.0), BROAD) is None
