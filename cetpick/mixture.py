@@ -55,10 +55,12 @@ class Mixture:
     Attributes:
         count: particles among the candidates.
         knots: of the calibration, see calibrate.
+        apart: what the likelihood was worth in this, from 0 where the populations overlap to 1 where they do not.
     """
 
     count: Count
     knots: Knots
+    apart: float
 
 
 def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
@@ -88,13 +90,14 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     likelihood[:NUMBERS] -= np.log(len(above))  # two parameters more (BIC)
     told = ((np.log(tried) - expected) / doubt) ** 2 / 2
     weight = _normalised(likelihood - told)
-    weight = _normalised(_trust(_mean(fits, weight)) * likelihood - told)
+    apart = _apart(_mean(fits, weight))
+    weight = _normalised(apart * likelihood - told)
     at_number = weight.reshape(2, -1).sum(axis=0)
     quantiles = np.interp(COUNT_QUANTILES, np.cumsum(at_number) - at_number / 2, np.log(numbers))
     low, _, high = np.exp(quantiles).tolist()
     number = float(np.exp((weight * np.log(tried)).sum()))
     knots = _knots(above, _mean(fits, weight))
-    return Mixture(count=Count(min(low, number), number, max(high, number)), knots=knots)
+    return Mixture(count=Count(min(low, number), number, max(high, number)), knots=knots, apart=apart)
 
 
 def calibrate(logits: ArrayLike, knots: Sequence[tuple[float, float]]) -> Floats:
@@ -183,7 +186,7 @@ def _normalised(log_weights: Floats) -> Floats:
     return weights
 
 
-def _trust(probability: Floats) -> float:
+def _apart(probability: Floats) -> float:
     """What the likelihood is worth in the comparison of numbers of particles.
 
     Were the populations shaped like those that are fitted, it would tell the logarithm of the number to within the

@@ -20,13 +20,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.special import logit
 
-from cetpick.calibration import Count, doubted, estimate_count, label_matches, label_ranks, label_scores, within
+from cetpick.calibration import (
+    Count,
+    clear_ranking,
+    doubted,
+    estimate_count,
+    label_matches,
+    label_ranks,
+    label_scores,
+    within,
+)
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
 from cetpick.geometry import Points
 from cetpick.inference import find_candidates
+from cetpick.mixture import fit
 from cetpick.modes.default import STEPS as FULL_STEPS
 from cetpick.modes.default import DefaultRecipe
 from cetpick.optimisation import Progress, optimise
@@ -42,6 +53,8 @@ USUAL = 0.065
 """Scatter of exact labels about the centres that scouts see, diameters, at most (docs/method.md)."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
+CLEARLY, APART = 0.95, 0.5
+"""Training is easy when the ranking is clear with this probability, and scores of both scouts are so far apart."""
 BOTH = 2
 """Marks labels that both scouts are shown."""
 
@@ -84,6 +97,7 @@ class Scouting:
             scouts; infinite where only one found something.
         labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
         scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
+        easy: whether labels that a scout was not shown rank clearly before all else, and scores lie apart.
         scouts: the two.
     """
 
@@ -92,6 +106,7 @@ class Scouting:
     ranks: list[Ranks]
     labels: list[Points]
     scatter: float
+    easy: bool = False
     scouts: Sequence[Scout] = ()
 
     def doubtful(self, hidden: float) -> list[Points]:
@@ -164,7 +179,7 @@ def scout(
             seen[tomogram][h == 1 - half] = np.vstack([places[-1], np.full(3, np.nan)])[matches]
         pooled = np.concatenate(scores)
         label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
-        listed.append(len(pooled))
+        listed.append(pooled)
         logs.append(log)
         found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
     joined = [_join(e, model.diameter, *scouts) for e, *scouts in zip(examples, *found, strict=True)]
@@ -175,9 +190,11 @@ def scout(
     labels = sum(len(e.labels) for e in examples)
     shown = labels - len(ranks) / 2
     hint = None if settings.count_hint is None else max(1.0, settings.count_hint * len(examples) - shown)
-    hidden = estimate_count(ranks, min(listed), hint=hint)
+    shortest = min(map(len, listed))
+    hidden = estimate_count(ranks, shortest, hint=hint)
     if hint is None:
         hidden = doubted(hidden)
+    hidden, apart = _with_scores(hidden, listed)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
             f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "
@@ -190,11 +207,25 @@ def scout(
     return Scouting(
         labels=moved,
         scatter=scatter,
+        easy=clear_ranking(ranks, shortest) >= CLEARLY and apart >= APART,
         scouts=scouts,
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],
     )
+
+
+def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> tuple[Count, float]:
+    """What both scouts' scores tell besides, in the mean: the count, and how far particles are apart from the rest.
+
+    Args:
+        hidden: particles among the candidates, told by ranks.
+        scores: (n,) of the candidates of each scout.
+    """
+    fits = [found for of in scores if hidden.low > 0 and (found := fit(logit(of), hidden)) is not None]
+    if len(fits) < len(scores):
+        return hidden, 0.0
+    return Count(*np.exp(np.log([f.count for f in fits]).mean(axis=0)).tolist()), min(f.apart for f in fits)
 
 
 def recentre(

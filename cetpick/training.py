@@ -21,7 +21,7 @@ from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
 from cetpick.mixture import calibrate, fit, picks_if
-from cetpick.modes.default import DefaultRecipe
+from cetpick.modes.default import STEPS, DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
@@ -50,6 +50,8 @@ DOUBTFUL = 0.04
 Enough for look-alikes, which differ from the labels in some way that all of them teach, and little for hidden
 particles, which would have to be learned by heart one by one.
 """
+SHORT = 0.5
+"""So many of the usual steps are enough where scouts tell particles clearly from all else."""
 SECOND = 0.3
 """Steps of the second round, in units of those of the first."""
 SECOND_RATE = 0.5
@@ -219,6 +221,8 @@ def train(
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
+        if settings.steps is None and scouting.easy:
+            settings = replace(settings, steps=round(SHORT * STEPS[settings.start]))
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
             places = scouting.doubtful(SPARED * count.high - labels)

@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
-from cetpick import scouting
+from cetpick import scouting, training
 from cetpick.calibration import Count, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
@@ -127,6 +128,45 @@ def test_when_all_particles_are_labelled_nothing_is_left_out(tiny: TinySet, monk
         result = scout(settings, model, example, torch.device("cpu"))
         assert result.count.low >= len(truth)
         assert [len(p) for p in result.doubtful(result.count.expected - len(truth))] == [0]
+
+
+def test_scores_mend_a_count_where_they_leave_a_gap() -> None:
+    rng = np.random.default_rng(0)
+    background = -5 + np.abs(rng.normal(0, 0.3, 2000))
+    gap = expit(np.concatenate([rng.normal(-1.5, 0.8, 120), background, -5 - rng.exponential(0.2, 2000)]))
+    slope = expit(-5 + rng.exponential(0.9, 3000))
+    unlucky = Count(25, 50, 100)  # labels that rank higher than most
+    count, apart = scouting._with_scores(unlucky, [gap, gap])
+    assert count.expected == pytest.approx(120, rel=0.1)
+    assert apart > 0.7
+    count, apart = scouting._with_scores(unlucky, [slope, slope])
+    assert 35 < count.expected < 75
+    assert apart < 0.2
+    assert scouting._with_scores(unlucky, [gap, gap[:5]]) == (unlucky, 0)
+    assert scouting._with_scores(Count(0, 0, 0), [gap, gap]) == ((0, 0, 0), 0)
+
+
+@pytest.mark.parametrize(("easy", "asked", "steps"), [(True, None, 250), (False, None, None), (True, 400, 400)])
+def test_an_easy_training_is_half_as_long(
+    tiny: TinySet, monkeypatch: pytest.MonkeyPatch, easy: bool, asked: int | None, steps: int | None
+) -> None:
+    labels = tiny.truth["one"][:10]
+    found = Scouting(
+        count=Count(10, 12, 14), unlabelled=[labels[:0]], ranks=[np.empty(0)], labels=[labels], scatter=0.0, easy=easy
+    )
+    monkeypatch.setattr(training, "scout", lambda *_: found)
+
+    class AskedError(Exception):
+        pass
+
+    def recipe(_: object, *, settings: TrainSettings, **__: object) -> None:
+        raise AskedError(settings.steps)
+
+    monkeypatch.setattr(training, "DefaultRecipe", recipe)
+    labelled = [(read_tomogram(tiny.path("one")), Coordinates.from_points(labels))]
+    with pytest.raises(AskedError) as stopped:
+        train(labelled, TrainSettings(diameter=tiny.diameter, steps=asked), device=torch.device("cpu"))
+    assert stopped.value.args == (steps,)
 
 
 def test_labels_beside_the_centres_are_moved() -> None:

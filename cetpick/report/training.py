@@ -131,6 +131,10 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
         )
     if (doubtful := recipe.get("doubtful_places")) is not None:
         facts["Unlabelled places that may be particles"] = f"{doubtful}, which count less as background"
+    if clear := recipe.get("clear"):
+        facts["Particles rank clearly before the rest"] = (
+            f"{clear:.0%} probable, by the labels that scouts were not shown"
+        )
     if scatter := recipe.get("label_scatter"):
         facts["Labels off centre"] = f"typically {scatter:.1%} of the diameter, as the scouts see them"
     if settings.count:
