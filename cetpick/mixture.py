@@ -41,6 +41,8 @@ BIN = 0.2
 """Logits, of the histogram that the mode is taken from."""
 FEWEST = 20
 """Candidates that a fit needs."""
+BINS = 512
+"""What is fitted are counts in so many bins: large tomograms have ten thousands of candidates."""
 KNOTS = 24
 SURE = 1e-4
 """Probabilities nearer than this to 0 or 1 are not told apart by the fit."""
@@ -84,19 +86,21 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     expected, doubt = _log_normal(prior, len(values))
     numbers = np.exp(expected + doubt * np.linspace(-WIDEST, WIDEST, NUMBERS))
     numbers = np.clip(numbers, 1.0, 0.9 * len(above))
-    fits = [_fit(above, mode, number, tail) for tail in (True, False) for number in numbers]
+    held, edges = np.histogram(above, BINS)
+    binned = _Binned(values=(edges[1:] + edges[:-1])[held > 0] / 2, held=held[held > 0].astype(np.float64))
+    fits = [_fit(binned, mode, number, tail) for tail in (True, False) for number in numbers]
     tried = np.tile(numbers, 2)
     likelihood = np.array([found.likelihood for found in fits])
     likelihood[:NUMBERS] -= np.log(len(above))  # two parameters more (BIC)
     told = ((np.log(tried) - expected) / doubt) ** 2 / 2
     weight = _normalised(likelihood - told)
-    apart = _apart(_mean(fits, weight))
+    apart = _apart(_mean(fits, weight), binned.held)
     weight = _normalised(apart * likelihood - told)
     at_number = weight.reshape(2, -1).sum(axis=0)
     quantiles = np.interp(COUNT_QUANTILES, np.cumsum(at_number) - at_number / 2, np.log(numbers))
     low, _, high = np.exp(quantiles).tolist()
     number = float(np.exp((weight * np.log(tried)).sum()))
-    knots = _knots(above, _mean(fits, weight))
+    knots = _knots(binned.values, _mean(fits, weight))
     return Mixture(count=Count(min(low, number), number, max(high, number)), knots=knots, apart=apart)
 
 
@@ -131,20 +135,34 @@ def picks_if(number: float, logits: ArrayLike) -> int:
     return int((probabilities >= choose_threshold(probabilities)).sum())
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Binned:
+    """Rising values (n,), and how many candidates each stands for."""
+
+    values: Floats
+    held: Floats
+
+    def quantile(self, share: float) -> float:
+        """The value that this share of the candidates lies below."""
+        return float(np.interp(share * self.held.sum(), np.cumsum(self.held) - self.held / 2, self.values))
+
+
 @dataclass(frozen=True)
 class _Fit:
     probability: Floats
     likelihood: float
 
 
-def _fit(values: Floats, mode: float, number: float, tail: bool) -> _Fit:
+def _fit(binned: _Binned, mode: float, number: float, tail: bool) -> _Fit:
     """Fit the populations to values above the mode with a given number of particles; the logarithm of the posterior."""
+    values, held = binned.values, binned.held
     height = np.maximum(values - mode, 1e-3)
     powers = height[None] ** STEEPNESS[:, None]
-    middle, spread = float(np.median(np.sort(values)[-max(3, int(min(number, len(values) / 2))) :])), SPREAD
-    others = max(len(values) - number, 1.0)
+    candidates = float(held.sum())
+    middle, spread = binned.quantile(1 - max(3.0, min(number, candidates / 2)) / 2 / candidates), SPREAD
+    others = max(candidates - number, 1.0)
     tails, length = 0.1 * others * tail, 1.0
-    background, scale, steepness = others - tails, 1.5 * float(np.median(height)), 1.0
+    background, scale, steepness = others - tails, 1.5 * max(binned.quantile(0.5) - mode, 1e-3), 1.0
     previous = -np.inf
     for _ in range(STEPS):
         of_particles = number / spread * np.exp(-(((values - middle) / spread) ** 2) / 2) / np.sqrt(2 * np.pi)
@@ -153,19 +171,19 @@ def _fit(values: Floats, mode: float, number: float, tail: bool) -> _Fit:
         of_background = background * steepness / scale * falling
         total = of_particles + of_tail + of_background + 1e-300
         probability = of_particles / total
-        likelihood = float(np.log(total).sum() - number - tails - background)
+        likelihood = float(held @ np.log(total) - number - tails - background)
         likelihood -= BELIEF * (np.log(spread) + (SPREAD / spread) ** 2 / 2)
         if likelihood - previous < CONVERGED:
             break
         previous = likelihood
-        share = probability.sum() + 1e-9
-        middle = float((probability * values).sum() / share)
-        squares = (probability * (values - middle) ** 2).sum()
+        share = float(held @ probability) + 1e-9
+        middle = float(held @ (probability * values)) / share
+        squares = float(held @ (probability * (values - middle) ** 2))
         spread = float(np.sqrt((squares + BELIEF * SPREAD**2) / (share + BELIEF)))
         if tail:
-            tails = float((of_tail / total).sum())
-            length = (((of_tail / total) * height).sum() + TAIL_BELIEF * TAIL_LENGTH) / (tails + TAIL_BELIEF)
-        weights = of_background / total
+            tails = float(held @ (of_tail / total))
+            length = (held @ (of_tail / total * height) + TAIL_BELIEF * TAIL_LENGTH) / (tails + TAIL_BELIEF)
+        weights = held * of_background / total
         background = float(weights.sum()) + 1e-9
         scales = (STEEPNESS * (powers @ weights) / background + 1e-12) ** (1 / STEEPNESS)
         fitness = np.log(STEEPNESS / scales) - gammaln(1 / STEEPNESS) - 1 / STEEPNESS
@@ -186,7 +204,7 @@ def _normalised(log_weights: Floats) -> Floats:
     return weights
 
 
-def _apart(probability: Floats) -> float:
+def _apart(probability: Floats, held: Floats) -> float:
     """What the likelihood is worth in the comparison of numbers of particles.
 
     Were the populations shaped like those that are fitted, it would tell the logarithm of the number to within the
@@ -195,9 +213,10 @@ def _apart(probability: Floats) -> float:
 
     Args:
         probability: (n,) of each value to be a particle.
+        held: (n,) candidates that it stands for.
     """
-    information = (probability**2).sum()
-    overlap = (probability * (1 - probability)).sum() / max(probability.sum(), 1e-9)
+    information = held @ probability**2
+    overlap = held @ (probability * (1 - probability)) / max(float(held @ probability), 1e-9)
     return float(1 / (1 + information * overlap**2))
 
 

@@ -289,7 +289,8 @@ class Prepared:
         cubes, count = 0.0, 0
         for slab in scratch.slabs(self.volume.shape):
             values = self.volume[slab] if self.valid is None else self.volume[slab][self.valid[slab]]
-            cubes += float((((values - np.float32(mean)) / np.float32(spread)) ** 3).sum(dtype=np.float64))
+            scores = (values - np.float32(mean)) / np.float32(spread)
+            cubes += float((scores * scores * scores).sum(dtype=np.float64))  # a power of 3 takes ten times as long
             count += values.size
         return cubes / count
 
