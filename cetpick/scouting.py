@@ -49,8 +49,9 @@ SAME_PLACE = 0.3
 """Candidates of the two scouts nearer than this, in diameters, are one."""
 NEAR = 0.3
 """A scout's candidate within so many diameters of a hidden label is that particle; farther off it may be another."""
-USUAL = 0.065
-"""Scatter of exact labels about the centres that scouts see, diameters, at most (docs/method.md)."""
+USUAL, FINEST = 0.065, 16.0
+"""Scatter of exact labels about the centres that scouts see, at most: diameters, or angstrom if that is more
+(docs/method.md); how well a small particle is placed is a matter of the resolution."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
 CLEARLY, APART = 0.95, 0.5
@@ -203,7 +204,12 @@ def scout(
             CetpickWarning,
             stacklevel=2,
         )
-    moved, scatter = recentre([e.labels for e in examples], seen, [model.diameter / e.voxel_size for e in examples])
+    moved, scatter = recentre(
+        [e.labels for e in examples],
+        seen,
+        [model.diameter / e.voxel_size for e in examples],
+        usual=max(USUAL, FINEST / model.diameter),
+    )
     return Scouting(
         labels=moved,
         scatter=scatter,
@@ -229,17 +235,18 @@ def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> tuple[Count, float]:
 
 
 def recentre(
-    labels: Sequence[Points], seen: Sequence[Points], diameters: Sequence[float]
+    labels: Sequence[Points], seen: Sequence[Points], diameters: Sequence[float], *, usual: float = USUAL
 ) -> tuple[list[Points], float]:
     """Move labels that lie beside the centres towards where a network that was not shown them sees these.
 
-    Careful labels scatter about such centres by less than USUAL, as the network is not exact either, and stay. What the
+    Careful labels scatter about such centres by less than usual, as the network is not exact either, and stay. What the
     scatter of others has beyond that is their own, and decides how far they go.
 
     Args:
         labels: (n, 3) of each tomogram.
         seen: like labels, NaN where nothing was found nearby.
         diameters: of the particle in each tomogram, in units of the labels.
+        usual: scatter, diameters.
 
     Returns:
         The labels, and their median distance from the centres in diameters, 0 when too few were found.
@@ -253,7 +260,7 @@ def recentre(
     if len(far) < ENOUGH:
         return list(labels), 0.0
     scatter = float(np.median(far))
-    weight = 1 - (USUAL / scatter) ** 2 if scatter > USUAL else 0.0
+    weight = 1 - (usual / scatter) ** 2 if scatter > usual else 0.0
     if weight > 0:
         warnings.warn(
             f"labels lie beside the particles' centres as a network trained on the others sees them, typically by "

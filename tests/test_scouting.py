@@ -15,7 +15,7 @@ from cetpick.geometry import Points
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates
-from cetpick.scouting import USUAL, Scouting, best_ranked, recentre, scout
+from cetpick.scouting import FINEST, USUAL, Scouting, best_ranked, recentre, scout
 from cetpick.training import model_settings, train
 from tests.conftest import TinySet
 
@@ -184,6 +184,10 @@ def test_labels_beside_the_centres_are_moved() -> None:
         moved, scatter = recentre(halves[0], halves[1], diameters)
     assert 0.1 < scatter < 0.2
     assert error(moved) < 0.6 * error(halves[0])
+    # of a smaller particle such a scatter may well be the scouts' own
+    small, scatter = recentre(halves[0], halves[1], diameters, usual=FINEST / 80)
+    assert scatter < FINEST / 80
+    assert error(small) == error(halves[0])
     exact, scatter = recentre(halves[2], halves[1], diameters)
     assert scatter < USUAL
     assert error(exact) == 0
