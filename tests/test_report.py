@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
@@ -23,7 +24,7 @@ from cetpick.io.mrc import write_mrc
 from cetpick.networks.build import build_network
 from cetpick.preprocess import Exclusions, Prepared
 from cetpick.records import Grid, RelionTomogram, TomogramInfo
-from cetpick.report import plots, views
+from cetpick.report import overlay, plots, views
 from cetpick.report.handover import box_side, next_steps
 from cetpick.report.page import Candidates, Page, Section, render
 from tests.conftest import Run, read_page, read_picture
@@ -353,7 +354,7 @@ def test_what_was_left_out_is_told_and_shown(pick: Run, cetpick: Run, monkeypatc
 def test_plots(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (plots_workflow, plots):
         monkeypatch.setattr(module, "DPI", 40)
-    pick(tomograms=("a.mrc",))
+    pick("--slab", 0, 150, tomograms=("a.mrc",))
     code, out, err = cetpick("report", "out", "--plots", "svg")
     assert (code, "plots: 3 files in out/plots" in out) == (0, True), err
     files = sorted(Path("out/plots").iterdir())
@@ -364,6 +365,7 @@ def test_plots(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert f"other candidates ({120 - picks})" in text
     assert "cut at 0.5" in text
     assert f"a: {picks} picks" in files[1].read_text()
+    assert "Left out of the volume, hatched: 25.0% outside of the slab." in files[1].read_text()
     scores = files[2].read_bytes()
     Path("a.mrc").rename("a.away")
     files[1].unlink()
@@ -371,6 +373,26 @@ def test_plots(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert "no plots of a: " in err
     assert files[2].read_bytes() == scores
     assert not files[1].exists()
+
+
+def test_what_does_not_count_is_hatched_in_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left of x = 40 nothing counts, of voxels that were twice as fine when stored."""
+    data = np.random.default_rng(0).normal(size=(16, 60, 100)).astype(np.float32)
+    valid = np.ones((8, 30, 50), bool)
+    valid[:, :, :20] = False
+    drawn: list[Figure] = []
+    monkeypatch.setattr(overlay, "save", lambda figure, *_, **__: drawn.append(figure))
+    middle = np.array([[70.0, 30.0, 8.0]])
+    for counts in (valid, None, np.ones_like(valid)):
+        grid = Grid(shape=data.shape, voxel_size=5.0)
+        overlay.draw_labels(Path("a.png"), data, grid, middle, diameter=50.0, title="", valid=counts)
+    hatched = [
+        [[area.get_paths()[0].get_extents().x1 for area in panel.collections] for panel in figure.axes]
+        for figure in drawn
+    ]
+    assert hatched[0][:5] == [[39.5]] * 5  # up to the edge of a voxel: xy, xz
+    assert hatched[0][5:] == [[59], []]  # yz: left of it, and where the label is
+    assert hatched[1:] == [[[]] * 7] * 2
 
 
 def test_plots_for_slides_and_papers(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from cetpick.geometry import Points
 from cetpick.io.atomic import replacing
 from cetpick.records import Grid
+from cetpick.voxels import Mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,8 @@ COLOUR = "#ffb000"
 """Of circles: neither on a grey scale nor hard to tell for the colour-blind."""
 SCORES = ("#2882ff", "#ffffff", "#ffaa00")
 """Of circles whose score is 0, 0.5 and 1; so are those of the report."""
+DIMMED, HATCHED = (0.0, 0.0, 0.0, 0.45), "#b0b0b0"
+"""What is left out: colour, with its opacity, over the grey values, and of the lines."""
 GRAZED = 0.9
 """Of the radius: balls farther from the middle of a slab are not drawn."""
 BOX = 2.5
@@ -64,13 +67,14 @@ def draw_labels(
     diameter: float,
     title: str,
     scores: NDArray[np.float64] | None = None,
+    valid: Mask | None = None,
     what: str = "labels",
     dpi: float = DPI,
 ) -> None:
     """Draw slabs along the three axes through the places with most labels, with a circle for each label nearby.
 
     A circle is the section of a ball of the particle's diameter with the middle of the slab; balls that are only
-    grazed, and labels outside of the volume, are left out.
+    grazed, and labels outside of the volume, are not drawn. What does not count is dimmed and hatched.
 
     Args:
         path: the file; its ending tells the format.
@@ -80,6 +84,7 @@ def draw_labels(
         diameter: of the particle, angstrom.
         title: above the picture.
         scores: (n,) from 0 to 1, told by the colour of the circles.
+        valid: voxels (z, y, x) that count, of the same extent on any grid; None when all do.
         what: they are called.
         dpi: pixels an inch.
 
@@ -100,7 +105,7 @@ def draw_labels(
         (axis,) = {0, 1, 2} - {*plane}
         for column, place in enumerate(fullest_places(xyz[:, axis], grid.size[axis], SLAB * voxels, count)):
             panel = figure.add_subplot(rows[row, column * 6 // count : (column + 1) * 6 // count])
-            _draw_slab(panel, data, grid, xyz, plane, place, voxels, colours=colours, what=what)
+            _draw_slab(panel, data, grid, xyz, plane, place, voxels, colours=colours, valid=valid, what=what)
     if scores is not None:
         _explain_scores(figure)
     save(figure, path, dpi=dpi)
@@ -213,6 +218,7 @@ def _draw_slab(
     voxels: float,
     *,
     colours: NDArray[Any],
+    valid: Mask | None,
     what: str,
 ) -> None:
     (axis,) = {0, 1, 2} - {*plane}
@@ -222,6 +228,10 @@ def _draw_slab(
     chosen[2 - axis] = slice(first, first + thickness)
     image = _smoothed(_filled(np.asarray(data[tuple(chosen)], np.float32)).mean(axis=2 - axis), voxels)
     panel.imshow(image, cmap="gray", origin="lower", interpolation="bilinear", clim=_grey_range(image))
+    if valid is not None:
+        depth = valid.shape[2 - axis]
+        start, stop = first * depth // grid.size[axis], -(-(first + thickness) * depth // grid.size[axis])
+        _hatch(panel, valid.take(range(start, min(stop, depth)), axis=2 - axis).mean(axis=2 - axis) < 0.5, image.shape)
     middle = first + (thickness - 1) / 2
     near = np.abs(xyz[:, axis] - middle) < GRAZED * voxels / 2
     for point, colour in zip(xyz[near], colours[near], strict=True):
@@ -233,6 +243,16 @@ def _draw_slab(
     panel.set_xlim(-0.5, grid.size[plane[0]] - 0.5)
     panel.set_ylim(-0.5, grid.size[plane[1]] - 0.5)
     _finish(panel, plane, grid.voxel_size, grid.size[plane[0]])
+
+
+def _hatch(panel: Axes, left_out: Mask, shape: tuple[int, ...]) -> None:
+    """Dim and hatch what is left out of a picture of (vertical, horizontal) pixels, of the same extent."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(shape, left_out.shape, strict=True))
+    drawn = left_out[np.ix_(rows, columns)]
+    if drawn.any():
+        areas = panel.contourf(drawn, levels=[0.5, 1.5], colors=[DIMMED], hatches=["////"])
+        areas.set_edgecolor(HATCHED)
+        areas.set_linewidth(0)
 
 
 def _figure(height: float, title: str) -> Figure:

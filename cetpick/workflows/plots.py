@@ -15,7 +15,8 @@ from cetpick.config import ModelSettings
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.table import read_table
 from cetpick.io.tomograms import read_tomogram
-from cetpick.report.frame import curve_values
+from cetpick.preprocess import prepare
+from cetpick.report.frame import curve_values, excluded_text
 from cetpick.report.overlay import draw_averages, draw_labels
 from cetpick.report.plots import DPI, plot_scores, plot_training
 from cetpick.report.views import MOST_AVERAGED
@@ -85,14 +86,14 @@ def write_plots(
         if record.info.name not in shown:
             continue
         try:
-            made.files += _draw(output, kind, record, model.diameter)
+            made.files += _draw(output, kind, record, model)
             say(f"drew {record.info.name} for {FOLDER}")
         except CetpickError as error:
             made.lacking[record.info.name] = str(error)
     return made
 
 
-def _draw(output: Path, kind: str, record: TomogramRecord, diameter: float) -> list[Path]:
+def _draw(output: Path, kind: str, record: TomogramRecord, model: ModelSettings) -> list[Path]:
     """Slices and average of a tomogram.
 
     Raises:
@@ -100,17 +101,22 @@ def _draw(output: Path, kind: str, record: TomogramRecord, diameter: float) -> l
     """
     if not record.input.fits(record.file):
         raise InputError("is not there, or not the file any more that was picked", file=record.file)
-    name, grid = record.info.name, record.info.grid
+    name, grid, diameter = record.info.name, record.info.grid, model.diameter
     picks = read_table(tomogram_files(output, name)[1]).table
     xyz, scores = picks[["x", "y", "z"]].to_numpy(np.float64), picks["score"].to_numpy(np.float64)
     slices, average = (output / FOLDER / f"{name}_{what}.{kind}" for what in ("slices", "average"))
+    told = excluded_text(record.excluded_voxels, picks=record.excluded_picks)
     with warnings.catch_warnings(), scratch.using(output):
         warnings.simplefilter("ignore", CetpickWarning)  # given when it was picked
-        data = read_tomogram(replace(record.info, path=record.file)).data
-        title = f"{name}: {record.picks} picks"
-        draw_labels(slices, data, grid, xyz, diameter=diameter, title=title, scores=scores, what="picks", dpi=DPI)
+        tomogram = read_tomogram(replace(record.info, path=record.file))
+        valid = prepare(tomogram, model).valid if told else None
+        title = f"{name}: {record.picks} picks\n{told}".strip()
+        draw_labels(
+            slices, tomogram.data, grid, xyz,
+            diameter=diameter, title=title, scores=scores, valid=valid, what="picks", dpi=DPI,
+        )  # fmt: skip
         if not len(xyz):
             return [slices]
         best = {"best picks": xyz[:MOST_AVERAGED]}
-        draw_averages(average, data, grid, best, diameter=diameter, title=f"{name}, not aligned", dpi=DPI)
+        draw_averages(average, tomogram.data, grid, best, diameter=diameter, title=f"{name}, not aligned", dpi=DPI)
     return [slices, average]
