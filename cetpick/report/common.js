@@ -47,7 +47,9 @@ const report = (() => {
   const label = (value) =>
     value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1).replace(".0", "") : String(Number(value.toPrecision(3)));
   const chart = (figure, { title, bars, lines, dots, x, y, xLabel, yLabel, mark, root }) => {
-    const width = 460, height = 230, left = 48, right = 12, top = 10, bottom = 40;
+    const steps = root ? [0, 0.05, 0.2, 0.5, 1].map((share) => share * y[1]) : ticks(y);
+    const longest = Math.max(...steps.map((at) => label(at).length));
+    const width = 460, height = 230, left = Math.max(48, 26 + 7 * longest), right = 12, top = 10, bottom = 40;
     const shape = (value) => (root ? Math.sqrt(Math.max(value, 0)) : value);
     const px = (value) => left + ((value - x[0]) / (x[1] - x[0] || 1)) * (width - left - right);
     const py = (value) =>
@@ -56,7 +58,7 @@ const report = (() => {
     for (const at of ticks(x)) {
       svg.append(draw("text", { x: px(at), y: height - bottom + 16, "text-anchor": "middle" }, label(at)));
     }
-    for (const at of root ? [0, 0.05, 0.2, 0.5, 1].map((share) => share * y[1]) : ticks(y)) {
+    for (const at of steps) {
       svg.append(draw("path", { class: "axis", d: `M${left} ${py(at)}H${width - right}` }));
       svg.append(draw("text", { x: left - 6, y: py(at) + 4, "text-anchor": "end" }, label(at)));
     }
