@@ -21,9 +21,7 @@ SMALLEST_DIAMETER, LARGEST_DIAMETER = 20.0, 5000.0
 
 def _require(good: bool, name: str, value: object, expected: str) -> None:
     if not good:
-        raise InputError(
-            f"unusable setting {name}", expected=expected, found=value, cure=f"give a {name} in that range"
-        )
+        raise InputError(f"unusable setting {name}", expected=expected, found=value, cure="give a value in that range")
 
 
 @dataclass(frozen=True, kw_only=True)

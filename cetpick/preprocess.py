@@ -244,11 +244,14 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
             in_slab += counted[i].size if present is None else int(present[i].sum())
             number += int(counted[i].sum())
     if not number:
+        thickness = shape[0] * tomogram.info.grid.voxel_size
+        limits = [f"mask {region.mask}"] if region.mask else []
+        limits += [f"slab {low:g} to {high:g} angstrom"] if region.slab else []
         raise InputError(
             "nothing of the tomogram is left to look at",
             file=tomogram.info.path,
-            expected="voxels with data within the mask and the slab",
-            found=f"none within mask {region.mask} and slab {region.slab}",
+            expected=f"voxels with data within the mask and the slab; along z it goes from 0 to {thickness:g} angstrom",
+            found=f"none within {' and '.join(limits)}",
             cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
         )
     holding_data = tomogram.data.size - exclusions.not_finite - exclusions.padding - exclusions.empty

@@ -498,6 +498,7 @@ def test_a_mask_and_a_slab_limit_the_picks_and_a_rerun_knows_them(
         (["--mask", "empty"], "not one mask of tomogram two"),
         (["--mask", "other.mrc"], "is no mask of tomogram two"),
         (["--mask", "zeros.mrc"], "nothing of the tomogram is left to look at"),
+        (["--slab", "500", "900"], "from 0 to 240 angstrom\n  found: none within slab 500 to 900 angstrom\n"),
         (["--slab", "50", "20"], "unusable --slab"),
     ],
 )

@@ -244,5 +244,5 @@ def test_a_region_counts_for_statistics_and_places_but_not_for_grey_values() -> 
     assert prepared.volume[expected].std() == pytest.approx(1, abs=0.05)
     assert prepared.volume[:, :, 24:].mean() > 20
     nothing = replace(limited, info=replace(limited.info, region=replace(where, slab=(500.0, 600.0))))
-    with pytest.raises(InputError, match="nothing of the tomogram is left"):
+    with pytest.raises(InputError, match=r"0 to 200 angstrom\n.*none within mask .*m\.mrc and slab 500 to 600 ang"):
         prepare(nothing, settings)

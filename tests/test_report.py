@@ -241,9 +241,11 @@ def test_a_report_that_fails_loses_no_picks(pick: Run, monkeypatch: pytest.Monke
 
 
 def test_report_of_no_results_is_an_error(cetpick: Run, tmp_path: Path) -> None:
-    code, _, err = cetpick("report", tmp_path)
-    assert code == 2
-    assert "holds no complete results of cetpick pick" in err
+    cases = {tmp_path: "holds no complete results of cetpick pick", tmp_path / "none": "no such folder"}
+    for folder, message in cases.items():
+        code, _, err = cetpick("report", folder)
+        assert code == 2
+        assert f"{folder}: {message}" in err
 
 
 def prepared(volume: np.ndarray, voxel_size: tuple[float, float, float] = (10.0, 10.0, 10.0)) -> Prepared:

@@ -34,13 +34,17 @@ def recognise(path: str | PathLike[str]) -> Handler:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from None
     if handler := next((handler for handler in HANDLERS if handler.recognises(path, head)), None):
         return handler
+    if not head:
+        raise InputError("the file is empty", file=path, cure="was the program that wrote it interrupted?")
     volume = head[208:211] == b"MAP"
     raise InputError(
-        "is no coordinate file that cetpick knows" if head else "the file is empty",
+        "is no coordinate file that cetpick knows",
         file=path,
         expected=", ".join(dict.fromkeys(handler.description for handler in HANDLERS)),
         found="an MRC volume" if volume else f"it begins with {head[:16]!r}",
-        cure="are tomogram and labels the right way round?" if volume else None,
+        cure="are tomogram and labels the right way round?"
+        if volume
+        else "a table has three columns of numbers, or columns that are named x, y and z",
     )
 
 

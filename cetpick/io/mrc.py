@@ -32,6 +32,8 @@ from cetpick.io.atomic import replacing
 HEADER_BYTES = 1024
 LARGEST_SIDE = 65535
 """No tomogram has more voxels along an axis; a size read in the wrong byte order always has."""
+NO_TOMOGRAM = "give the reconstructed tomogram; coordinates go to --labels"
+"""What to do about a file that is none."""
 
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 REFUSED_MODES = {3: "complex int16", 4: "complex float32", 16: "RGB", 101: "4-bit"}
@@ -101,6 +103,7 @@ def read_header(path: Path) -> VolumeHeader:
             file=path,
             expected=f"at least {HEADER_BYTES} bytes",
             found=f"{len(raw)} bytes",
+            cure=NO_TOMOGRAM,
         )
     header = _parse(path, raw)
     if decompress is not None:
@@ -251,6 +254,7 @@ def _parse(path: Path, raw: bytes) -> VolumeHeader:
             file=path,
             expected=f"a volume of 1 to {LARGEST_SIDE} voxels along each axis",
             found="{} x {} x {} voxels".format(*struct.unpack("<3i", raw[:12])),
+            cure=NO_TOMOGRAM,
         )
     header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
     mode, extended = int(header["mode"]), int(header["nsymbt"])

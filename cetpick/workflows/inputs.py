@@ -399,7 +399,12 @@ def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None
     for record in recognise(path).read(path, [info], ReadOptions(binned=binned)):
         if len(record) and find_tomogram(record.tomogram, [info]):
             return record.xyz
-    raise InputError(f"holds no points of tomogram {info.name}", file=path)
+    raise InputError(
+        f"holds no points of tomogram {info.name}",
+        file=path,
+        expected="the centres of particles in it",
+        cure="click them (3dmod: Model mode, middle mouse button) and save; `cetpick info` tells what is in a file",
+    )
 
 
 def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None = None) -> Points:

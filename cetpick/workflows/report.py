@@ -87,7 +87,7 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
     run = read_run(output / RUN_FILE)
     if run is None:
         raise InputError(
-            "holds no complete results of cetpick pick",
+            "holds no complete results of cetpick pick" if output.is_dir() else "no such folder",
             file=output,
             expected="the folder that `cetpick pick` was given with -o, with run.json",
             cure="when shards or an interrupted run have left results in it, `cetpick collect` them first",

@@ -551,7 +551,7 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     runs = [run for path in (*run_files(output), output / RUN_FILE) if (run := read_run(path)) is not None]
     if not runs:
         raise InputError(
-            "holds no results of cetpick pick",
+            "holds no results of cetpick pick" if output.is_dir() else "no such folder",
             file=output,
             expected="the folder that `cetpick pick` was given with -o, with run.json or run.<i>of<N>.json",
         )
