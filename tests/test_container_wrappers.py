@@ -190,6 +190,27 @@ def test_outputs_elsewhere_can_be_written(call: Call, tmp_path: Path) -> None:
     assert shown(call("convert", "../data/a.csv", "../here/old.mod", "--overwrite"))[old] == "rw"
 
 
+def test_folders_of_results_that_are_worked_on_can_be_written(call: Call, tmp_path: Path) -> None:
+    make(tmp_path / "picks/run.json", tmp_path / "truth/a.mod", tmp_path / "model/m.safetensors")
+    work, picks, truth = (str(tmp_path / name) for name in ("work", "picks", "truth"))
+    for command in ("collect", "repick", "report", "suggest", "doctor", "evaluate"):
+        assert shown(call(command, "--quiet", "../picks"))[picks] == "rw"
+    arguments = ("../picks", "--truth", "../truth", "--report", f"{tmp_path}/new/e.html")
+    assert shown(call("evaluate", *arguments)) == {work: "rw", str(tmp_path): "rw", picks: "rw", truth: "ro"}
+    assert shown(call("suggest", "../picks", "--labels", "../truth")) == {work: "rw", picks: "rw", truth: "ro"}
+    assert shown(call("curate", "../picks", "../truth", "-o", "next")) == {work: "rw", picks: "ro", truth: "ro"}
+    assert shown(call("info", "../picks")) == {work: "rw", picks: "ro"}
+    # short options and their values may be one word
+    assert shown(call("pick", "-m../model/m.safetensors", "-l../truth"))[str(tmp_path / "model")] == "ro"
+
+
+def test_scratch_is_handed_on(call: Call, tmp_path: Path) -> None:
+    for script, said in (("docker/cetpick", "CETPICK_SCRATCH"), ("apptainer/cetpick", f"CETPICK_SCRATCH={tmp_path}/s")):
+        words = call("doctor", script=script, CETPICK_SCRATCH=f"{tmp_path}/s")
+        assert said in words
+        assert shown(words)[str(tmp_path)] == "rw"
+
+
 def test_a_level_of_a_store_comes_with_its_store(call: Call, tmp_path: Path) -> None:
     make(tmp_path / "data/t.zarr/1/.zarray")
     assert shown(call("info", tmp_path / "data/t.zarr/1"))[str(tmp_path / "data/t.zarr")] == "ro"

@@ -107,19 +107,22 @@ lead_output() { # PATH that may not be there yet: show the folder that is there,
 }
 
 find_binds() { # ARGUMENTS of cetpick: sets `binds`
-    local word value option='' path convert_to=
+    local word value option='' path convert_to='' results=''
     local -a inputs
     IFS=: read -ra inputs <<<"${CETPICK_MOUNTS:-}"
     [[ ${1-} != convert ]] || convert_to=new
+    # these write in the folder of results that they are given
+    case ${1-} in collect | repick | report | suggest | evaluate | doctor) results=yes ;; esac
     [[ " $* " != ' convert '*' --overwrite '* ]] || convert_to=any
     for word; do
         value=$word
         case $word in
         --*=*) option=${word%%=*} value=${word#*=} ;;
-        -o?*) option=-o value=${word#-o} ;;
+        -[[:alpha:]]?*) option=${word:0:2} value=${word:2} ;;
         esac
         absolute "$value"
-        if [[ $option =~ ^(-o|--o|--output)$ || $convert_to == any || ($convert_to == new && ! -e $path) ]]; then
+        if [[ $option =~ ^(-o|--o|--output|--report)$ || $convert_to == any || ($convert_to == new && ! -e $path) ]] ||
+            [[ $results && -d $path && ! $option =~ ^(-l|--labels|--truth|--tomogram)$ ]]; then
             lead_output "$value"
         else
             inputs+=("$value")
@@ -127,6 +130,7 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
         fi
         option=$word
     done
+    [[ -z ${CETPICK_SCRATCH:-} ]] || lead_output "$CETPICK_SCRATCH"
     lead ro "${inputs[@]}"
     mounts["$here"]=rw
     while IFS= read -r path; do
