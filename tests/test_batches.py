@@ -1,5 +1,7 @@
 """Batches: reruns, shards and what is collected of them, with a network that was not trained."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -19,6 +21,7 @@ import pytest
 import cetpick.workflows.pick as workflow
 from cetpick.checkpoint import save_model
 from cetpick.config import PickSettings
+from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star
@@ -211,6 +214,41 @@ def test_a_tomogram_that_breaks_loses_its_results_and_comes_back(pick: Run, sour
         shutil.copy(source / f"{name}.mrc", ".")
     assert done(pick()[1]) == "3 done before, 1 picked"
     assert contents("out") == contents("fresh")
+
+
+def test_two_at_once_in_a_folder_are_refused(pick: Run, cetpick: Run) -> None:
+    assert pick()[0] == 0
+    before = contents("out")
+    with alone_in(Path("out"), "run.1of1.json"):
+        for code, _, err in (pick("--overwrite"), cetpick("repick", "out", "--top", 1)):
+            assert code == 2
+            assert f"out: another cetpick is at work in this folder\n  found: process {os.getpid()} on " in err
+        assert contents("out", ".run.1of1.json") == before
+        assert pick("--shard", "1/2")[0] == cetpick("collect", "out")[0] == 0
+    # a file that was left is in nobody's way
+    Path("out/.run.1of1.json.lock").write_text("process 1 on earth")
+    assert done(pick()[1]) == "4 done before"
+    assert contents("out") == before
+
+
+def test_a_lock_is_of_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, times = tmp_path / "new" / ".x.lock", []
+    flock = fcntl.flock
+
+    def slowly(descriptor: int, operation: int) -> None:
+        if operation != fcntl.LOCK_UN and not times:
+            times.append(lock.unlink())  # by who held it before
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slowly)
+    with alone_in(lock.parent, "x") as held:
+        assert lock.stat().st_ino == os.fstat(held[0]).st_ino
+    assert times
+    assert not lock.parent.exists()
+    # without locks nothing is held
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+    with alone_in(tmp_path, "x") as held:
+        assert held == []
 
 
 def test_a_tomogram_that_is_being_written_fails_alone(pick: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,9 @@ from pathlib import Path
 out = Path(sys.argv[sys.argv.index("-o") + 1])
 with open("calls.jsonl", "a") as log:
     log.write(json.dumps(sys.argv[1:]) + "\\n")
-time.sleep(float(Path("sleep").read_text()) if Path("sleep").exists() else 0)
+deadline = time.monotonic() + 60
+while Path("hold").exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
 if "--model" not in sys.argv:
     (out if sys.argv[1] == "train" else out / "model.safetensors").write_bytes(Path("made.safetensors").read_bytes())
 if sys.argv[1] == "pick":
@@ -227,6 +229,92 @@ def test_continue_cuts_again_and_finishes_what_is_missing(project):
     assert not any((JOB / name).exists() for name in ("records/t1.json", "run.1of1.json", "t2.csv"))
 
 
+def test_another_cut_and_what_decides_nothing_do_not_start_over(project):
+    arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60")
+    assert relion(*arguments) == 0
+    (JOB / "model.checkpoint").touch()  # would be removed
+    for more in (
+        ("--target_precision", "0.8"),
+        ("--top", "3"),
+        ("--no_report", "--memory", "4"),
+        ("--star=warp", "-q"),
+    ):
+        assert relion(*arguments, *more) == 0
+        assert (JOB / "model.checkpoint").exists()
+    assert calls()[1][-10:-8] == ["--target-precision", "0.8"]
+    assert relion(*arguments, "--no_report", "--steps", "9") == 0
+    assert not (JOB / "model.checkpoint").exists()
+
+
+@pytest.mark.parametrize("changed", ["labels/t1.csv", "Import/job001/Tomograms/t1.mrc", "mask.mrc"])
+def test_other_content_of_what_was_trained_on_starts_over(project, changed):
+    (project / "labels").mkdir()
+    (project / "t1.csv").rename("labels/t1.csv")
+    (project / "mask.mrc").touch()
+    arguments = ("--in_mics", "tomograms.star", "--labels", "labels", "--train", "Import/job001/Tomograms/t1.mrc")
+    arguments = (*arguments, "--diameter", "60", "--mask", "mask.mrc")
+    assert relion(*arguments) == 0
+    (JOB / "model.checkpoint").touch()
+    assert relion(*arguments) == 0
+    assert (JOB / "model.checkpoint").exists()
+    os.utime(changed, ns=(1, 1))
+    assert relion(*arguments) == 0
+    assert not (JOB / "model.checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("star", "left"), [("mics.star", "Tomograms/{}_pick.star"), ("tomograms.star", "annotations/{}_particles.star")]
+)
+def test_no_coordinates_are_left_of_tomograms_that_now_fail_or_of_another_model(project, star, left):
+    (JOB / "job.star").write_text("data_job\n_rlnJobType 99\n")
+    arguments = ("--in_mics", star, "--model", "m.safetensors")
+    files = [JOB / left.format(name) for name in ("t1", "t2")]
+    assert relion(*arguments) == 0
+    assert all(file.exists() for file in files)
+    (JOB / "run.json").unlink()
+    Path("picks").write_text("t1")
+    Path("code").write_text("1")
+    assert relion(*arguments) == 1
+    assert [file.exists() for file in files] == [True, False]
+    os.utime("m.safetensors", ns=(1, 1))
+    Path("code").write_text("2")
+    Path("picks").write_text("")
+    assert relion(*arguments) == 1
+    assert not any(file.exists() for file in files)
+    assert not (JOB / "RELION_OUTPUT_NODES.star").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_second_run_of_a_job_fails_and_leaves_the_first_alone(project, killed, capsys):
+    Path("hold").touch()
+    code = "from cetpick.cli.relion import main; main()"
+    arguments = ["--in_mics", "tomograms.star", "--model", "m.safetensors"]
+    words = [sys.executable, "-c", code, "--o", f"{JOB}/", *arguments, "--exe", f"{sys.executable} fake.py"]
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not Path("calls.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if killed:  # what it has started lives on
+        first.kill()
+        first.wait()
+    os.utime("m.safetensors", ns=(1, 1))  # nothing is cleared away for another model
+    stored = (JOB / "cetpick_job.json").read_bytes()
+    assert relion(*arguments) == 2
+    assert "another cetpick is at work in this folder" in capsys.readouterr().err
+    assert markers() == {"FAILURE"}
+    assert (JOB / "cetpick_job.json").read_bytes() == stored
+    assert len(calls()) == 1
+    Path("hold").unlink()
+    if not killed:
+        assert first.wait(60) == 0
+        assert markers() == {"SUCCESS"}
+    while (code := relion(*arguments)) == 2 and time.monotonic() < deadline:  # until the command ends, too
+        time.sleep(0.1)
+    assert code == 0
+    assert markers() == {"SUCCESS"}
+    assert not list(JOB.glob(".*"))
+
+
 def test_results_of_tomograms_that_are_no_longer_asked_for_are_removed(project):
     arguments = ("--in_mics", "tomograms.star", "--model", "m.safetensors")
     assert relion(*arguments) == 0
@@ -294,7 +382,7 @@ def test_what_the_job_says_of_a_failed_command_leaves_room_for_the_reason(projec
 
 @pytest.mark.parametrize("ending", ["ABORTED", "FAILURE"])
 def test_abort_and_signal_are_noticed_while_the_command_runs(project, ending):
-    Path("sleep").write_text("60")
+    Path("hold").touch()
     code = "from cetpick.cli.relion import main; main()"
     arguments = ["--o", f"{JOB}/", "--in_mics", "tomograms.star", "--model", "m.safetensors"]
     job = subprocess.Popen(

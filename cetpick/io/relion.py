@@ -163,7 +163,8 @@ def write_annotations(folder: Path, info: TomogramInfo, table: pd.DataFrame) -> 
         info: the tomogram, of a tomograms.star.
         table: columns x, y, z in voxels and score.
     """
-    path = annotations_file(folder, info)
+    name = info.relion.name if info.relion else info.name
+    path = folder / _ANNOTATIONS / f"{name}{_ANNOTATION_ENDING}.star"
     frame = _frame(
         "rlnTomoName",
         _needed(path, Item(info=info, table=table), "relion5").name,
@@ -175,9 +176,9 @@ def write_annotations(folder: Path, info: TomogramInfo, table: pd.DataFrame) -> 
     return path
 
 
-def annotations_file(folder: Path, info: TomogramInfo) -> Path:
-    """Where RELION 5's picker looks for the particles of a tomogram in the folder of a job."""
-    return folder / _ANNOTATIONS / f"{info.relion.name if info.relion else info.name}{_ANNOTATION_ENDING}.star"
+def annotations_in(folder: Path) -> list[Path]:
+    """The files of write_annotations in the folder of a job."""
+    return sorted((folder / _ANNOTATIONS).glob(f"*{_ANNOTATION_ENDING}.star"))
 
 
 def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from cetpick.errors import CetpickError, InputError
+from cetpick.interrupts import held_signals
 from cetpick.io.star import read_star, star_numbers, write_star
 from cetpick.io.tomograms_star import BINNING, FILES, HALF, NAME, PIXEL_SIZE
 from cetpick.records import TomogramInfo
@@ -54,23 +55,32 @@ class AbortError(CetpickError):
 
 @contextmanager
 def exit_marker(folder: Path) -> Iterator[None]:
-    """Leave, last of all, the marker that tells RELION truly how the job ended.
+    """Leave, last of all, the marker that tells RELION truly how the job ended, and no other.
 
     An AbortError from the body leaves that of an aborted job and takes back the request to abort; anything else that
     is raised leaves that of a failed one.
     """
-    for marker in (SUCCESS, FAILURE, ABORTED):
-        (folder / marker).unlink(missing_ok=True)
+    _leave(folder, None)
     try:
         yield
     except AbortError:
         (folder / ABORT_NOW).unlink(missing_ok=True)
-        (folder / ABORTED).touch()
+        _leave(folder, ABORTED)
         raise
     except BaseException:
-        (folder / FAILURE).touch()
+        _leave(folder, FAILURE)
         raise
-    (folder / SUCCESS).touch()
+    _leave(folder, SUCCESS)
+
+
+def _leave(folder: Path, chosen: str | None) -> None:
+    """Leave this marker only, whatever signal comes meanwhile."""
+    with held_signals():
+        for marker in (SUCCESS, FAILURE, ABORTED):
+            if marker != chosen:
+                (folder / marker).unlink(missing_ok=True)
+        if chosen is not None:
+            (folder / chosen).touch()
 
 
 def abort_wanted(folder: Path) -> bool:

@@ -6,7 +6,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
-from contextlib import chdir, closing
+from contextlib import ExitStack, chdir, closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from cetpick.devices import device_name, resolve_device, resolve_devices
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.inference import find_candidates
+from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
 from cetpick.io.relion import Flavour
 from cetpick.io.tomograms import Listed, read_tomogram
@@ -230,7 +231,8 @@ def run_pick(
         say: told in a line what there is to do, and of every tomogram that is seen to.
 
     Raises:
-        InputError: unusable input, no usable tomogram, or results of something else in the way; nothing was written.
+        InputError: unusable input, no usable tomogram, results of something else in the way, or another run at work in
+            the folder; nothing was written.
         TrainingError: the training failed.
     """
     options, settings, part = options or InputOptions(), settings or PickSettings(), shard or Shard()
@@ -253,7 +255,7 @@ def run_pick(
     )
     if training is not None and training.settings.mode == "paper":
         refuse_precision(settings, "paper")
-    with record.keeping_warnings(), scratch.using(output):
+    with record.keeping_warnings(), scratch.using(output), ExitStack() as held:
         listing = list_tomograms(tomograms, options)
         flavour = star or ("relion5" if all(entry.relion for entry in listing if not entry.error) else "relion31")
         check_flavour(listing, flavour)
@@ -296,6 +298,8 @@ def run_pick(
             if untrained:
                 refuse_earlier(output, [used.name, record_beside(used).name])
             _compare(output, jobs, listing, None if untrained else _aim(used, settings))
+        if shard is None:  # of a shard there is one at a time, as its scheduler sees to
+            held.enter_context(alone_in(output, part.run_file))
         if untrained:
             assert training is not None
             _require_one_usable([job.info for job in jobs])

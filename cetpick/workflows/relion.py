@@ -16,14 +16,17 @@ from typing import Any
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.atomic import replacing
+from cetpick.io.lock import alone_in
 from cetpick.io.relion import (
     Flavour,
-    annotations_file,
+    annotations_in,
     write_annotations,
     write_optimisation_set,
     write_particles,
 )
 from cetpick.io.relion_job import (
+    OUTPUT_NODES,
+    SUFFIX,
     SUFFIX_FILE,
     AbortError,
     Kind,
@@ -48,6 +51,8 @@ POLL, GRACE = 0.5, 20.0
 STATE = "cetpick_job.json"
 """What the job was asked for when its results were made, for `Continue`."""
 MODEL = "model.safetensors"
+NEUTRAL = {"--memory", "--no-report", "--quiet", "-q", "--json", "--star", "--cluster", "--overwrite"}
+"""Options of `cetpick pick` that do not decide what the candidates are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,7 @@ class RelionJob:
         diameter: of the particle in angstrom, as text.
         count_hint: expected particles in a tomogram, as text.
         threshold: score from which a candidate is a pick; None for the model's own.
+        precision: expected of the picks, instead.
         top: at most this many picks a tomogram.
         device: as `cetpick pick --device` has it.
         threads: CPU threads, as text.
@@ -87,6 +93,7 @@ class RelionJob:
     diameter: str | None = None
     count_hint: str | None = None
     threshold: float | None = None
+    precision: float | None = None
     top: int | None = None
     device: str = "auto"
     threads: str | None = None
@@ -125,9 +132,15 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
 
     Raises:
         AbortError: the user aborted the job.
-        InputError: unusable settings or input.
+        InputError: unusable settings or input, or an earlier run of this job is still at work.
         CetpickError: a command failed, or some tomograms could not be picked; the results of the others are there.
     """
+    # held by the command, too: it may outlive a job that is killed, and then is in the way of the next run
+    with alone_in(job.folder, "cetpick_job") as held:
+        _do(job, held, say)
+
+
+def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None:
     version = version_of(job.folder) or "5"
     inputs = _open(job, say)
     job = replace(job, options=inputs.options)
@@ -147,11 +160,11 @@ def run_relion_job(job: RelionJob, *, say: Callable[[str], None] = print) -> Non
     rejected = [word for path in job.reject for word in ("--reject", str(path))]
     if job.train_only:
         source = [*_training(job, [], labels), "--resume"]
-        if _run(job, ["train", *_texts(trained_on or inputs.paths), *source, *rejected, "-o", str(trained)], say):
+        if _run(job, ["train", *_texts(trained_on or inputs.paths), *source, *rejected, "-o", str(trained)], held, say):
             raise CetpickError("the training failed; the reason is above, in run.err")
         say(f"model: {trained}")
         return
-    code = _run(job, ["pick", *_texts(inputs.paths), *source, *rejected, "-o", str(job.folder), *_cut(job)], say)
+    code = _run(job, ["pick", *_texts(inputs.paths), *source, *rejected, "-o", str(job.folder), *_cut(job)], held, say)
     picked = _publish(job, inputs, version, say)
     lacking = [info.name for info in inputs.infos if info.name not in picked]
     for failure in inputs.unusable:
@@ -172,6 +185,13 @@ def _clear(job: RelionJob, inputs: _Inputs, trained: Path) -> None:
     if job.model is None:
         stale += [trained, record_beside(trained), report_beside(trained), checkpoint_beside(trained)]
     for path in stale:
+        path.unlink(missing_ok=True)
+    _withdraw(job.folder)
+
+
+def _withdraw(folder: Path) -> None:
+    """Remove what RELION's other jobs would read of an earlier run, also of tomograms that now cannot be picked."""
+    for path in (folder / OUTPUT_NODES, *annotations_in(folder), *folder.rglob(f"*{SUFFIX}")):
         path.unlink(missing_ok=True)
 
 
@@ -252,23 +272,33 @@ def _check(job: RelionJob, labels: Sequence[Path]) -> None:
 
 def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: Sequence[Path]) -> dict[str, Any]:
     """What decides the candidates: results of an earlier run that was asked for the same can stay."""
-    stamps = {
-        str(path): path.stat().st_mtime_ns
-        for path in (*labels, *job.reject, *job.added, *([job.model] if job.model else []))
-        if path.exists()
-    }
+    extra = _deciding(job.extra)
+    files = [*labels, *job.reject, *job.added, *trained_on, *([job.model] if job.model else []), *map(Path, extra)]
+    within = [file for path in files for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     asked: dict[str, Any] = {
-        "files": stamps,
+        "files": {str(file): file.stat().st_mtime_ns for file in within if file.is_file()},
         "train": _texts(trained_on),
         "added": _texts(job.added),
         "diameter": job.diameter,
         "count_hint": job.count_hint,
         "options": vars(inputs.options),
-        "extra": job.extra,
+        "extra": extra,
     }
     # as it comes back from its file, to be compared with what is there
     plain: dict[str, Any] = json.loads(json.dumps(asked, default=str))
     return plain
+
+
+def _deciding(extra: Sequence[str]) -> list[str]:
+    """Of more arguments those with which the candidates may be others."""
+    kept: list[str] = []
+    neutral = False
+    for word in extra:
+        if word.startswith("-") and not word[1:2].isdigit():
+            neutral = word.split("=", 1)[0] in NEUTRAL
+        if not neutral:
+            kept.append(word)
+    return kept
 
 
 def _earlier(folder: Path) -> object:
@@ -286,7 +316,8 @@ def _training(job: RelionJob, trained_on: Sequence[Path], labels: Sequence[Path]
 
 
 def _cut(job: RelionJob) -> list[str]:
-    return [*_option("--threshold", job.threshold), *_option("--top", job.top)]
+    cut = {"--threshold": job.threshold, "--target-precision": job.precision, "--top": job.top}
+    return [word for name, value in cut.items() for word in _option(name, value)]
 
 
 def _option(name: str, value: object) -> list[str]:
@@ -297,8 +328,8 @@ def _texts(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _run(job: RelionJob, arguments: Sequence[str], say: Callable[[str], None]) -> int:
-    """Run a command of cetpick until it ends; returns 0, or 1 when it says that a part is done.
+def _run(job: RelionJob, arguments: Sequence[str], held: Sequence[int], say: Callable[[str], None]) -> int:
+    """Run a command of cetpick, which inherits `held`, until it ends; returns 0, or 1 when it says a part is done.
 
     Raises:
         AbortError: RELION asked to abort.
@@ -312,7 +343,7 @@ def _run(job: RelionJob, arguments: Sequence[str], say: Callable[[str], None]) -
     ]  # fmt: skip
     say(shlex.join(command))
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=held)
     except OSError as error:
         raise InputError(
             f"cannot be run: {error.strerror}", file=command[0], cure="correct the parameter `exe`"
@@ -352,6 +383,7 @@ def _publish(job: RelionJob, inputs: _Inputs, version: Version, say: Callable[[s
     picked = list(run.get("tomograms", {}))
     if not picked:
         raise CetpickError("no tomogram was picked; the reason is above, in run.err")
+    _withdraw(folder)
     outputs: list[tuple[Path, Kind]] = []
     chosen = []
     for number, info in enumerate(inputs.infos):
@@ -359,14 +391,11 @@ def _publish(job: RelionJob, inputs: _Inputs, version: Version, say: Callable[[s
             continue
         accepted = read_table(folder / f"{info.name}.csv", info).table
         if inputs.micrographs:
-            target = coordinate_file(folder, inputs.micrographs[number])
-            target.unlink(missing_ok=True)  # RELION passes over a micrograph without such a file, not over an empty one
-            if len(accepted):
+            if len(accepted):  # RELION passes over a micrograph without such a file, not over an empty one
+                target = coordinate_file(folder, inputs.micrographs[number])
                 write_particles(target, "relion31", [(info, accepted)])
-        elif info.relion is not None:
-            annotations_file(folder, info).unlink(missing_ok=True)
-            if len(accepted):
-                write_annotations(folder, info, accepted)
+        elif info.relion is not None and len(accepted):
+            write_annotations(folder, info, accepted)
         chosen.append((info, accepted))
     particles = folder / "particles.star"
     flavour: Flavour = "relion31" if inputs.star is None else "relion4" if version == "4" else "relion5"

@@ -11,6 +11,7 @@ from pathlib import Path
 from cetpick import __version__
 from cetpick.config import ModelSettings, PickSettings
 from cetpick.errors import InputError
+from cetpick.io.lock import alone_in
 from cetpick.workflows.collect import CollectSummary, run_collect
 from cetpick.workflows.record import write_json
 from cetpick.workflows.results import (
@@ -45,7 +46,7 @@ def run_repick(
         say: told in a line of every tomogram that is seen to.
 
     Raises:
-        InputError: no results of `pick`, or an unusable separation; nothing was written.
+        InputError: no results of `pick`, an unusable separation, or another run is at work there; nothing was written.
     """
     say = say or (lambda _: None)
     runs, _ = newest_run(output)
@@ -75,15 +76,16 @@ def run_repick(
         **plan_values(plan),
     }
     run_file = output / plan.shard.run_file
-    write_json(run_file, values)
-    for name in DATASET_FILES:
-        (output / name).unlink(missing_ok=True)
-    for number, (name, record) in enumerate(usable.items(), start=1):
-        if record.cut != cut or not record.holds(output, *tomogram_files(output, name)):
-            record = write_tomogram(output, replace(record, cut=cut), diameter=model.diameter)
-        say(f"{number}/{len(usable)} cut {name}: {record.picks} picks of {record.candidates} candidates")
-    summary = run_collect(output, report=report)
-    run_file.unlink()
+    with alone_in(output, run_file.name):
+        write_json(run_file, values)
+        for name in DATASET_FILES:
+            (output / name).unlink(missing_ok=True)
+        for number, (name, record) in enumerate(usable.items(), start=1):
+            if record.cut != cut or not record.holds(output, *tomogram_files(output, name)):
+                record = write_tomogram(output, replace(record, cut=cut), diameter=model.diameter)
+            say(f"{number}/{len(usable)} cut {name}: {record.picks} picks of {record.candidates} candidates")
+        summary = run_collect(output, report=report)
+        run_file.unlink()
     return summary
 
 
