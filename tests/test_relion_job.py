@@ -342,6 +342,21 @@ def test_a_training_goes_on_and_other_labels_start_over(project):
     )
 
 
+@pytest.mark.parametrize(
+    ("gpu", "picking", "training"),
+    [
+        ("1", "cuda:1", "cuda:1"),
+        ("0:2", "cuda:0,cuda:2", "cuda:0"),
+        ("1,0", "cuda:1,cuda:0", "cuda:1"),
+        ("cpu", "cpu", "cpu"),
+    ],
+)
+def test_several_gpus_pick_and_one_trains(project, gpu, picking, training):
+    arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60", "--gpu", gpu)
+    assert relion(*arguments) == relion(*arguments, "--train") == 0
+    assert [call[call.index("--device") + 1] for call in calls()] == [picking, training]
+
+
 def test_train_only_leaves_a_model(project):
     arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60", "--train")
     assert relion(*arguments) == 0

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "threshold": "score from which a candidate is a pick",
         "target_precision": "expected of the picks, in the place of a threshold",
         "top": "at most so many picks in a tomogram",
-        "gpu": "number of the GPU, or `cpu`; by default a GPU where there is one",
+        "gpu": "number of the GPU, several as 0:1, or `cpu`; by default all GPUs that there are",
         "voxel_size": "angstrom, where header or STAR are wrong",
         "which": "reconstructed or denoised, of a tomograms.star",
         "exe": "command in the place of `cetpick`, such as the container's wrapper",
@@ -145,17 +145,13 @@ def _number(given: dict[str, Any], name: str, kind: type[float] | type[int]) -> 
 
 
 def _device(gpu: str | None) -> str:
-    """What --device is called by a number of a GPU; RELION lists several as 0:1 or 0,1, and one is used."""
+    """What --device calls the GPUs of these numbers; RELION lists several as 0:1 or 0,1."""
     if gpu is None:
         return "auto"
     if gpu.lower() in ("cpu", "no", "none", "-1"):
         return "cpu"
-    first = gpu.replace(",", ":").split(":")[0]
-    if not first.isdigit():
-        return gpu
-    if first != gpu:
-        print(f"cetpick uses one GPU: {first} of {gpu}")
-    return f"cuda:{first}"
+    numbers = gpu.replace(",", ":").split(":")
+    return ",".join(f"cuda:{number}" for number in numbers) if all(map(str.isdigit, numbers)) else gpu
 
 
 def _handed_on(extra: Sequence[str]) -> list[str]:

@@ -336,8 +336,9 @@ def _run(job: RelionJob, arguments: Sequence[str], held: Sequence[int], say: Cal
         CetpickError: it cannot be run, or did nothing.
     """
     options = job.options
+    device = job.device.split(",")[0] if arguments[0] == "train" else job.device
     command = [
-        *job.exe, *arguments, "--device", job.device, *_option("--threads", job.threads),
+        *job.exe, *arguments, "--device", device, *_option("--threads", job.threads),
         *_option("--voxel-size", options.voxel_size), *_option("--which", options.which),
         *_option("--names", options.names), *job.extra,
     ]  # fmt: skip
