@@ -145,14 +145,19 @@ def _numbers(ranks: Floats, candidates: int, hint: float | None = None) -> tuple
 def doubted(count: Count) -> Count:
     """A count that estimate_count gave without a hint, allowing for what ranks do not show: AT_THE_TOP, and DOUBT.
 
-    Look-alikes only make it too large, so what is expected is less; the limits are wider by DOUBT.
+    Look-alikes only make it too large, so what is expected is less.
     """
+    return widened(count, DOUBT)._replace(expected=AT_THE_TOP * count.expected)
+
+
+def widened(count: Count, doubt: float) -> Count:
+    """The count with limits that allow for a further standard deviation of its logarithm, independent of its own."""
     if count.low <= 0:
         return count
-    beyond = DOUBT * ndtri(COUNT_QUANTILES[2])
+    beyond = doubt * ndtri(COUNT_QUANTILES[2])
     down, up = (np.hypot(np.log(of / count.expected), beyond) for of in (count.low, count.high))
     low, high = count.expected * np.exp([-down, up])
-    return Count(float(low), AT_THE_TOP * count.expected, float(high))
+    return Count(float(low), count.expected, float(high))
 
 
 def choose_threshold(probabilities: ArrayLike) -> float:
