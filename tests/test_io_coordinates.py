@@ -229,7 +229,6 @@ class TestRecognising:
     @pytest.mark.parametrize(
         "content",
         [
-            b"",
             b"\n\n",
             b"hello world\n",
             b"1,2\n3,4\n",
@@ -243,6 +242,11 @@ class TestRecognising:
         with pytest.raises(InputError) as caught:
             read_coordinates(tmp_path / "a.mod")
         assert all(name in str(caught.value) for name in KNOWN)
+
+    def test_an_empty_file(self, tmp_path):
+        (tmp_path / "a.mod").write_bytes(b"")
+        with pytest.raises(InputError, match="the file is empty"):
+            read_coordinates(tmp_path / "a.mod")
 
     def test_a_tomogram_among_the_labels(self, tmp_path):
         (tmp_path / "a.mod").write_bytes(bytes(208) + b"MAP " + bytes(900))
