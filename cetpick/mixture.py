@@ -94,7 +94,7 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     likelihood[:NUMBERS] -= np.log(len(above))  # two parameters more (BIC)
     told = ((np.log(tried) - expected) / doubt) ** 2 / 2
     weight = _normalised(likelihood - told)
-    apart = _apart(_mean(fits, weight), binned.held)
+    apart = _apart(_mean(fits, weight), binned.held, float(np.exp(expected)))
     weight = _normalised(apart * likelihood - told)
     at_number = weight.reshape(2, -1).sum(axis=0)
     quantiles = np.interp(COUNT_QUANTILES, np.cumsum(at_number) - at_number / 2, np.log(numbers))
@@ -204,7 +204,7 @@ def _normalised(log_weights: Floats) -> Floats:
     return weights
 
 
-def _apart(probability: Floats, held: Floats) -> float:
+def _apart(probability: Floats, held: Floats, expected: float) -> float:
     """What the likelihood is worth in the comparison of numbers of particles.
 
     Were the populations shaped like those that are fitted, it would tell the logarithm of the number to within the
@@ -214,8 +214,9 @@ def _apart(probability: Floats, held: Floats) -> float:
     Args:
         probability: (n,) of each value to be a particle.
         held: (n,) candidates that it stands for.
+        expected: particles; a fit that finds hardly any has hardly any information, and is not to be trusted for that.
     """
-    information = held @ probability**2
+    information = max(float(held @ probability**2), expected)
     overlap = held @ (probability * (1 - probability)) / max(float(held @ probability), 1e-9)
     return float(1 / (1 + information * overlap**2))
 

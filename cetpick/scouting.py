@@ -30,6 +30,7 @@ from cetpick.calibration import (
     label_matches,
     label_ranks,
     label_scores,
+    widened,
     within,
 )
 from cetpick.config import ModelSettings, TrainSettings
@@ -56,6 +57,8 @@ ENOUGH = 8
 """Labels that have to be found again to tell it."""
 CLEARLY, APART = 0.95, 0.5
 """Training is easy when the ranking is clear with this probability, and scores of both scouts are so far apart."""
+STILL = 0.3
+"""Standard deviation of the logarithm of the scouts' number by look-alikes that these rank, and score, as particles."""
 BOTH = 2
 """Marks labels that both scouts are shown."""
 
@@ -196,6 +199,8 @@ def scout(
     if hint is None:
         hidden = doubted(hidden)
     hidden, apart = _with_scores(hidden, listed)
+    if hint is None:
+        hidden = widened(hidden, STILL)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
             f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "

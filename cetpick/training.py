@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from cetpick.calibration import Count, choose_threshold, estimate_count, widened, within
+from cetpick.calibration import Count, choose_threshold, estimate_count, within
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.contamination import darkness, least_of_carbon, least_of_gold, smoothed, strength
 from cetpick.dataset import Example
@@ -52,8 +52,6 @@ particles, which would have to be learned by heart one by one.
 """
 SHORT = 0.5
 """So many of the usual steps are enough where scouts tell particles clearly from all else."""
-STILL = 0.3
-"""Standard deviation of the logarithm of the scouts' number by look-alikes that these rank, and score, as particles."""
 SECOND = 0.3
 """Steps of the second round, in units of those of the first."""
 SECOND_RATE = 0.5
@@ -234,8 +232,6 @@ def train(
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
     hidden = Count(*(number - labels if number else 0.0 for number in count))
-    if hint is None:
-        hidden = widened(hidden, STILL)
     first = DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device)
     network, log = optimise(first, progress, checkpoint=checkpoint)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]

@@ -67,6 +67,16 @@ def test_scores_decide_where_they_leave_a_gap(prior: Count) -> None:
     assert found.count.expected == pytest.approx(120, rel=0.07)
 
 
+def test_a_fit_that_finds_hardly_any_particles_is_not_trusted_for_it() -> None:
+    """A network of few steps tells nothing apart; then scouts are right, not a handful of candidates at the end."""
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([rng.normal(-3, 0.5, 600), [-1.2, -1.0]])
+    found = fit(logits, Count(25, 40, 64))
+    assert found is not None
+    assert found.apart < 0.1
+    assert found.count.expected == pytest.approx(40, rel=0.1)
+
+
 def test_too_little_to_fit() -> None:
     assert fit([], BROAD) is None
     assert fit(np.full(500, -3.0), BROAD) is None
