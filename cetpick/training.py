@@ -216,12 +216,13 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
-    scatter = 0.0
+    scatter, easy = 0.0, False
     scouts: Sequence[Scout] = ()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
-        if settings.steps is None and scouting.easy:
+        easy = settings.steps is None and scouting.easy
+        if easy:
             settings = replace(settings, steps=round(SHORT * STEPS[settings.start]))
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
@@ -236,7 +237,7 @@ def train(
     network, log = optimise(first, progress, checkpoint=checkpoint)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
-    told["label_scatter"] = round(scatter, 4)
+    told |= {"label_scatter": round(scatter, 4), "easy": easy}
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
         second = DefaultRecipe(
             _doubt_anew(examples, outcomes, seen.count),

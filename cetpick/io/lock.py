@@ -35,7 +35,13 @@ def alone_in(folder: Path, what: str) -> Iterator[list[int]]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CetpickError("cannot be made", file=folder, found=error) from error
+        raise CetpickError(
+            "cannot be made",
+            file=folder,
+            expected="a folder to write to",
+            found=error.strerror or error,
+            cure="give another with -o, or the right to write there",
+        ) from error
     descriptor = _locked(path)
     try:
         yield [] if descriptor is None else [descriptor]

@@ -117,6 +117,8 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
     """
     recipe, scouts = training.get("recipe") or {}, training.get("scouts") or []
     facts = {"Steps": str(training["steps"])}
+    if recipe.get("easy"):
+        facts["Steps"] += ", half of the usual: labels that scouts were not shown rank clearly before all else"
     if final := training.get("final"):
         facts["Loss at the end"] = f"{final['loss']:.4g}"
     if scouts:
@@ -131,10 +133,6 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
         )
     if (doubtful := recipe.get("doubtful_places")) is not None:
         facts["Unlabelled places that may be particles"] = f"{doubtful}, which count less as background"
-    if clear := recipe.get("clear"):
-        facts["Particles rank clearly before the rest"] = (
-            f"{clear:.0%} probable, by the labels that scouts were not shown"
-        )
     if scatter := recipe.get("label_scatter"):
         facts["Labels off centre"] = f"typically {scatter:.1%} of the diameter, as the scouts see them"
     if settings.count:
