@@ -114,6 +114,7 @@ def test_three_labels_however_they_lie_in_two_tomograms(tiny: TinySet, labels: t
     ]
     trained = train(labelled, settings, device=torch.device("cpu"))
     assert trained.recipe["count"]["expected"] >= 3
+    assert trained.recipe["easy"] is False
     assert 0 < trained.settings.threshold < 1
 
 

@@ -111,8 +111,11 @@ def test_curves_of_both_modes_and_of_records_without_scouts() -> None:
     ))  # fmt: skip
     assert facts["Scouts"].endswith("they found 2 of 4 labels again that they were not shown")
     assert facts["Threshold"] == "0.400"
-    facts = facts_of({"steps": 2, "recipe": {"doubtful_places": 134, "label_scatter": 0.025}}, ModelSettings(
+    assert facts["Steps"] == "2"
+    recipe = {"doubtful_places": 134, "label_scatter": 0.025, "easy": True}
+    facts = facts_of({"steps": 2, "recipe": recipe}, ModelSettings(
         classes=(ParticleClass(diameter=100),), voxel_size=(20, 10, 10)
     ))  # fmt: skip
+    assert facts["Steps"].startswith("2, half of the usual")
     assert facts["Unlabelled places that may be particles"] == "134, which count less as background"
     assert facts["Labels off centre"] == "typically 2.5% of the diameter, as the scouts see them"
