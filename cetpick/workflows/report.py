@@ -32,6 +32,7 @@ from cetpick.workflows.results import (
     TomogramRecord,
     complete_record,
     read_run,
+    require_folder,
     told_of_cut,
     tomogram_files,
     view_file,
@@ -84,12 +85,13 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
         InputError: no results of `pick` that were collected.
         CetpickError: the report cannot be written.
     """
+    require_folder(output)
     run = read_run(output / RUN_FILE)
     if run is None:
         raise InputError(
-            "holds no complete results of cetpick pick" if output.is_dir() else "no such folder",
+            "holds no complete results of cetpick pick",
             file=output,
-            expected="the folder that `cetpick pick` was given with -o, with run.json",
+            expected="a folder with run.json",
             cure="when shards or an interrupted run have left results in it, `cetpick collect` them first",
         )
     records = [record for name in run.plan.listing if (record := complete_record(output, name, run.plan)) is not None]

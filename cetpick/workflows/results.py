@@ -539,6 +539,12 @@ def run_files(output: Path) -> list[Path]:
     return sorted(output.glob("run.*of*.json"))
 
 
+def require_folder(output: Path) -> None:
+    """Raise an InputError unless there is such a folder."""
+    if not output.is_dir():
+        raise InputError("no such folder", file=output, expected="the folder that `cetpick pick` was given with -o")
+
+
 def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     """The files of the run that was begun last, and those of others.
 
@@ -548,12 +554,11 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     Raises:
         InputError: there is none.
     """
+    require_folder(output)
     runs = [run for path in (*run_files(output), output / RUN_FILE) if (run := read_run(path)) is not None]
     if not runs:
         raise InputError(
-            "holds no results of cetpick pick" if output.is_dir() else "no such folder",
-            file=output,
-            expected="the folder that `cetpick pick` was given with -o, with run.json or run.<i>of<N>.json",
+            "holds no results of cetpick pick", file=output, expected="a folder with run.json or run.<i>of<N>.json"
         )
     newest = max(runs, key=lambda run: (run.plan.begun, run.path.name != RUN_FILE))
     if newest.path.name == RUN_FILE:
