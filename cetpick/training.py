@@ -44,11 +44,11 @@ SPARED = 1.5
 
 Rather too many than too few: a particle learned as background costs more than a look-alike spared (docs/method.md).
 """
-DOUBTFUL = 0.04
-"""What doubtful places weigh as background in the first round.
+DOUBTFUL, HEAVIEST = 0.1, 0.1
+"""What hidden particles together weigh as background in the first round, in units of the labels; and each, at most.
 
 Enough for look-alikes, which differ from the labels in some way that all of them teach, and little for hidden
-particles, which would have to be learned by heart one by one.
+particles, which would have to be learned by heart one by one, against what the labels teach.
 """
 SHORT = 0.5
 """So many of the usual steps are enough where scouts tell particles clearly from all else."""
@@ -216,7 +216,7 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
-    scatter, easy = 0.0, False
+    scatter, easy, weight = 0.0, False, 1.0
     scouts: Sequence[Scout] = ()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
@@ -227,8 +227,9 @@ def train(
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
             places = scouting.doubtful(SPARED * count.high - labels)
+            weight = doubt(labels, count.expected - labels)
             examples = [
-                replace(e, doubtful=d, weights=np.full(len(d), DOUBTFUL)) for e, d in zip(examples, places, strict=True)
+                replace(e, doubtful=d, weights=np.full(len(d), weight)) for e, d in zip(examples, places, strict=True)
             ]
     else:
         count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
@@ -237,7 +238,7 @@ def train(
     network, log = optimise(first, progress, checkpoint=checkpoint)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
-    told |= {"label_scatter": round(scatter, 4), "easy": easy}
+    told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy}
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
         second = DefaultRecipe(
             _doubt_anew(examples, outcomes, seen.count),
@@ -270,6 +271,16 @@ def train(
     return TrainedModel(
         network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
     )
+
+
+def doubt(labels: int, hidden: float) -> float:
+    """What each doubtful place weighs as background in the first round, in units of places that are background.
+
+    Args:
+        labels: how many there are.
+        hidden: particles expected besides.
+    """
+    return min(HEAVIEST, DOUBTFUL * labels / max(1.0, hidden))
 
 
 def _doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count) -> list[Example]:

@@ -23,7 +23,7 @@ from cetpick.networks.pretrained import WEIGHTS, load_pretrained
 from cetpick.optimisation import WeightAverage
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Grid, TomogramInfo
-from cetpick.training import check_labels, model_settings, train
+from cetpick.training import DOUBTFUL, HEAVIEST, check_labels, doubt, model_settings, train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
@@ -46,6 +46,12 @@ def test_the_same_seed_gives_the_same_network(tiny: TinySet, hidden: Any) -> Non
     assert first.log == second.log
     other = train(labelled(tiny), dataclasses.replace(settings, seed=6), device=CPU)
     assert other.log[-1]["loss"] != first.log[-1]["loss"]
+
+
+def test_hidden_particles_weigh_little_against_the_labels() -> None:
+    for labels, hidden in ((5, 118), (12, 111), (21, 49)):
+        assert doubt(labels, hidden) * hidden == pytest.approx(DOUBTFUL * labels)
+    assert doubt(200, 10) == doubt(60, 0) == HEAVIEST
 
 
 def test_nothing_is_left_out_of_a_batch_beyond_what_hidden_particles_fill(tiny: TinySet) -> None:

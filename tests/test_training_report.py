@@ -118,4 +118,8 @@ def test_curves_of_both_modes_and_of_records_without_scouts() -> None:
     ))  # fmt: skip
     assert facts["Steps"].startswith("2, half of the usual")
     assert facts["Unlabelled places that may be particles"] == "134, which count less as background"
+    facts = facts_of({"steps": 2, "recipe": recipe | {"doubtful_weight": 0.0107}}, ModelSettings(
+        classes=(ParticleClass(diameter=100),), voxel_size=(20, 10, 10)
+    ))  # fmt: skip
+    assert facts["Unlabelled places that may be particles"] == "134, which count 1.1% as background"
     assert facts["Labels off centre"] == "typically 2.5% of the diameter, as the scouts see them"

@@ -132,7 +132,8 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
             f"{count['expected']:.0f} ({count['low']:.0f} to {count['high']:.0f}) in all training tomograms"
         )
     if (doubtful := recipe.get("doubtful_places")) is not None:
-        facts["Unlabelled places that may be particles"] = f"{doubtful}, which count less as background"
+        weight = f"{recipe['doubtful_weight']:.1%}" if "doubtful_weight" in recipe else "less"
+        facts["Unlabelled places that may be particles"] = f"{doubtful}, which count {weight} as background"
     if scatter := recipe.get("label_scatter"):
         facts["Labels off centre"] = f"typically {scatter:.1%} of the diameter, as the scouts see them"
     if settings.count:
