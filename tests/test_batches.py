@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cetpick.workflows.batch as batch
 import cetpick.workflows.pick as workflow
 from cetpick.checkpoint import save_model
 from cetpick.config import PickSettings
@@ -27,7 +28,7 @@ from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star
 from cetpick.io.table import read_table
 from cetpick.networks.build import build_network
-from cetpick.workflows.results import Shard
+from cetpick.workflows.runs import Shard
 from tests.conftest import Run, TinySet, noise_and_models
 
 NAMES = ("a", "b", "c", "d")
@@ -94,7 +95,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         from cetpick.workflows import record as module
 
         sha256 = module.sha256
-        monkeypatch.setattr(workflow, "load_model", never)
+        for user in (workflow, batch):
+            monkeypatch.setattr(user, "load_model", never)
         monkeypatch.setattr(module, "sha256", lambda path: never() if str(path).endswith(".mrc") else sha256(path))
 
     return forbid
@@ -252,14 +254,14 @@ def test_a_lock_is_of_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_tomogram_that_is_being_written_fails_alone(pick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = workflow.find_candidates
+    find = batch.find_candidates
 
     def slowly(*arguments: Any, **how: Any) -> pd.DataFrame:
         if not Path("out/records/a.json").exists():
             os.utime("a.mrc", ns=(5, 5))
         return find(*arguments, **how)
 
-    monkeypatch.setattr(workflow, "find_candidates", slowly)
+    monkeypatch.setattr(batch, "find_candidates", slowly)
     code, _, err = pick(tomograms=("a",))
     assert code == 2
     assert "a.mrc: was written to while it was picked" in err
@@ -575,7 +577,7 @@ def test_a_pick_that_is_stopped_after_its_training_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(workflow, "find_candidates", interrupted)
+        patch.setattr(batch, "find_candidates", interrupted)
         assert cetpick(*command)[0] == 130
     names = ["model.report.html", "model.run.json", "model.safetensors"]
     assert sorted(path.name for path in output.iterdir()) == names

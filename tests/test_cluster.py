@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import cetpick.workflows.batch as batch
 import cetpick.workflows.pick as workflow
 from cetpick.cluster import Cluster
 from cetpick.devices import resolve_devices
@@ -60,7 +61,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
             for number, item in enumerate(items):
                 yield item, act(*pickle.loads(pickle.dumps((works[number % len(works)], item))))
 
-        monkeypatch.setattr(workflow, "in_processes", in_this_process)
+        monkeypatch.setattr(batch, "in_processes", in_this_process)
         return given
 
     return install
@@ -147,7 +148,7 @@ def test_what_goes_wrong_elsewhere_is_said(
         except OSError as error:
             return error
 
-    monkeypatch.setattr(workflow, "SEEN_WITHIN", 0)
+    monkeypatch.setattr(batch, "SEEN_WITHIN", 0)
     hands(some)
     code, _, err = pick("out", "--device", "cpu,cpu")
     assert (code, problem in err) == (1, True)
@@ -238,7 +239,7 @@ def test_every_device_has_its_process(
     pick: Run, hands: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workflow, "resolve_devices", lambda names: [f"cuda:{number}" for number in range(9)])
-    monkeypatch.setattr(workflow, "cores", lambda: 8)
+    monkeypatch.setattr(batch, "cores", lambda: 8)
     works = hands(lambda work, job: replace(work, device="cpu")(job))
     pick("out")
     assert [work.device for work in works] == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]  # as many as tomograms
@@ -256,7 +257,7 @@ def test_a_local_cluster_has_a_process_for_each_core(
         for item in items:
             yield item, works[0](item)
 
-    monkeypatch.setattr(workflow, "cores", lambda: 3)
+    monkeypatch.setattr(batch, "cores", lambda: 3)
     monkeypatch.setattr(Cluster, "share_out", share_out)
     pick("out", "--cluster", where)
     assert [work.device for work in given] == ["cpu"] * count  # at most as many as tomograms

@@ -452,7 +452,7 @@ def test_a_run_that_is_stopped_leaves_no_record_of_an_earlier_one(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cetpick.workflows.pick.write_tomogram", interrupted)
+    monkeypatch.setattr("cetpick.workflows.batch.write_tomogram", interrupted)
     command = ["pick", tiny.path("two"), "--model", results / "model.safetensors", "-o", output, "--overwrite", "-q"]
     assert cetpick(monkeypatch, *command) == 130
     assert not (output / "run.json").exists()

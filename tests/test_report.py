@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-import cetpick.workflows.pick as pick_workflow
+import cetpick.workflows.batch as batch_workflow
 import cetpick.workflows.plots as plots_workflow
 import cetpick.workflows.report as workflow
 from cetpick.checkpoint import save_model
@@ -63,7 +63,7 @@ def data(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(source, tmp_path / "data")
     monkeypatch.chdir(tmp_path / "data")
     seeds = iter(range(100))
-    monkeypatch.setattr(pick_workflow, "find_candidates", lambda *_, **__: found(next(seeds)))
+    monkeypatch.setattr(batch_workflow, "find_candidates", lambda *_, **__: found(next(seeds)))
     return tmp_path / "data"
 
 
@@ -332,7 +332,7 @@ def test_what_was_left_out_is_told_and_shown(pick: Run, cetpick: Run, monkeypatc
         table.attrs["excluded"] = 7
         return table
 
-    monkeypatch.setattr(pick_workflow, "find_candidates", some)
+    monkeypatch.setattr(batch_workflow, "find_candidates", some)
     mask = np.zeros(SHAPE, np.int8)
     mask[:, :, :26] = 1
     write_mrc(Path("m.mrc"), mask, voxel_size=10.0)
@@ -441,7 +441,7 @@ def test_fifty_tomograms_of_noise_stay_below_15_mb() -> None:
 def test_unlike_tomograms_are_flagged(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of six tomograms one has few candidates, and one no pick."""
     tables = iter([found(0), found(1, 12), found(2), found(3).assign(score=0.1), found(4), found(5)])
-    monkeypatch.setattr(pick_workflow, "find_candidates", lambda *_, **__: next(tables))
+    monkeypatch.setattr(batch_workflow, "find_candidates", lambda *_, **__: next(tables))
     for name in "def":
         shutil.copy("a.mrc", f"{name}.mrc")
     pick(tomograms=tuple(f"{name}.mrc" for name in "abcdef"))

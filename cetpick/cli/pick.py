@@ -91,7 +91,7 @@ def pick(
     from cetpick.errors import InputError
     from cetpick.workflows.inputs import InputOptions
     from cetpick.workflows.pick import Training, run_pick
-    from cetpick.workflows.results import Shard
+    from cetpick.workflows.runs import Shard
 
     training = None
     if model and (

@@ -20,18 +20,13 @@ from cetpick.workflows.results import (
     DATASET_FILES,
     EVALUATION_FILE,
     Cut,
-    Plan,
-    Run,
     TomogramRecord,
-    complete_record,
-    merge,
-    newest_run,
-    plan_values,
     record_file,
     told_of_cut,
     tomogram_files,
     view_file,
 )
+from cetpick.workflows.runs import Plan, Run, complete_record, merge, newest_run, plan_values
 
 
 @dataclass(kw_only=True)

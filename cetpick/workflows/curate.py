@@ -23,16 +23,8 @@ from cetpick.records import TomogramInfo
 from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.record import RunRecord, prepare_output
-from cetpick.workflows.results import (
-    RUN_FILE,
-    TomogramRecord,
-    merge,
-    newest_run,
-    read_run,
-    read_tomogram_record,
-    run_files,
-    tomogram_files,
-)
+from cetpick.workflows.results import RUN_FILE, TomogramRecord, read_tomogram_record, tomogram_files
+from cetpick.workflows.runs import merge, newest_run, read_run, run_files
 
 TOLERANCE = 2.0
 """Voxels that a point may have moved by and still be the same: RELION's picker moves all by an unbinned pixel."""

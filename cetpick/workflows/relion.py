@@ -44,7 +44,8 @@ from cetpick.io.table import read_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_tomograms
 from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, report_beside, write_json
-from cetpick.workflows.results import DATASET_FILES, RECORDS, RUN_FILE, discard, run_files
+from cetpick.workflows.results import DATASET_FILES, RECORDS, RUN_FILE, discard
+from cetpick.workflows.runs import run_files
 
 POLL, GRACE = 0.5, 20.0
 """Seconds between looks for a wish to abort, and those that a command is given to end by itself."""

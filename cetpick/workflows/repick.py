@@ -14,16 +14,8 @@ from cetpick.errors import InputError
 from cetpick.io.lock import alone_in
 from cetpick.workflows.collect import CollectSummary, run_collect
 from cetpick.workflows.record import write_json
-from cetpick.workflows.results import (
-    DATASET_FILES,
-    Cut,
-    merge,
-    newest_run,
-    plan_values,
-    read_tomogram_record,
-    tomogram_files,
-    write_tomogram,
-)
+from cetpick.workflows.results import DATASET_FILES, Cut, read_tomogram_record, tomogram_files, write_tomogram
+from cetpick.workflows.runs import merge, newest_run, plan_values
 
 
 def run_repick(

@@ -25,18 +25,8 @@ from cetpick.report.training import facts_of
 from cetpick.report.views import FORMAT, make_view
 from cetpick.workflows.plots import write_plots
 from cetpick.workflows.record import read_json, read_record, record_beside, report_beside, versions, write_json
-from cetpick.workflows.results import (
-    REPORT_FILE,
-    RUN_FILE,
-    Plan,
-    TomogramRecord,
-    complete_record,
-    read_run,
-    require_folder,
-    told_of_cut,
-    tomogram_files,
-    view_file,
-)
+from cetpick.workflows.results import REPORT_FILE, RUN_FILE, TomogramRecord, told_of_cut, tomogram_files, view_file
+from cetpick.workflows.runs import Plan, complete_record, read_run, require_folder
 
 EXTREMES = 8
 """Of these the tomograms with the highest, and with the lowest share of particles expected among the picks."""
