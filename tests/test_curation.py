@@ -318,6 +318,9 @@ def test_what_was_kept_deleted_added_and_moved_is_told_apart() -> None:
     assert found.rejected["score"].tolist() == [0.8]
     assert found.added.to_numpy().tolist() == [[54, 10, 10], [90, 90, 10]]
     assert found.counts == {"kept": 2, "rejected": 1, "added": 2, "moved": 2}
+    # the third was moved to a new point, the last one a second pick of a particle
+    drawn = compare(info(), picks.assign(chance=[0.1, 0.2, 0.3, 0.4, 0.5]), points, tolerance=2, radius=5)
+    assert drawn.chances.tolist() == [0.1, 0.3, 0.4]
     # a point belongs to one pick
     close = compare(info(), table([[10, 10, 10], [11, 10, 10]]), np.array([[10.4, 10, 10]]), tolerance=2, radius=0.1)
     assert close.kept.to_numpy().tolist() == [[10, 10, 10]]
