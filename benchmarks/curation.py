@@ -164,7 +164,8 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
     )
     result = {
         **dataclasses.asdict(run), "given_labels": len(labels), "added": len(said.labels),
-        "rejected": len(said.rejected), "count_hint": said.count, "threads": threads, "device": record["device"], "cetpick": record["cetpick"],
+        "rejected": len(said.rejected), "count_hint": said.count, "threads": threads, "device": record["device"],
+        "cetpick": record["cetpick"],
         "figures": figures | cost,
     }  # fmt: skip
     with replacing(out / "runs" / f"{run.key}.json") as temporary:
