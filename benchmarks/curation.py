@@ -23,7 +23,7 @@ import pandas as pd
 
 from benchmarks import accuracy
 from benchmarks.accuracy import DataSet, points
-from cetpick.calibration import within
+from cetpick.calibration import count_from_sample, within
 from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
 from cetpick.io.atomic import replacing
@@ -59,10 +59,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What a person has said of the training tomogram."""
+    """What a person has said of the training tomogram.
+
+    Attributes:
+        labels: further ones.
+        rejected: places that are no particles.
+        count: what the answers tell of the number of particles, labels included.
+    """
 
     labels: Points
     rejected: Points
+    count: float | None = None
 
 
 def errors(picks: Points, truth: Points, labels: Points, radius: float) -> Known:
@@ -80,13 +87,21 @@ def drawn(known: Known, number: int, rng: np.random.Generator) -> Known:
     return Known(labels=both[chosen & is_label], rejected=both[chosen & ~is_label])
 
 
-def answered(places: Points, truth: Points, radius: float) -> Known:
+def answered(suggested: pd.DataFrame, truth: Points, radius: float) -> Known:
     """Places as a person answers who knows the truth: one on each particle is kept where it is, others are rejected.
 
     A second one on a particle is neither: `curate` takes it for moved.
+
+    Args:
+        suggested: table of `cetpick suggest`.
+        truth: (n, 3) particles, voxels.
+        radius: of a particle, voxels.
     """
-    partner = match(places, np.zeros(len(places)), truth, radius)
-    return Known(labels=places[partner >= 0], rejected=places[~within(places, truth, radius)])
+    places = as_points(suggested[["x", "y", "z"]])
+    kept = match(places, np.zeros(len(places)), truth, radius) >= 0
+    hidden = count_from_sample(suggested["chance"].to_numpy()[kept])
+    count = hidden.expected + float(suggested["labels"].iloc[0])
+    return Known(labels=places[kept], rejected=places[~within(places, truth, radius)], count=count)
 
 
 def corrections(run: Run, dataset: DataSet, base: Path, work: Path, labels: Points) -> Known:
@@ -103,8 +118,7 @@ def corrections(run: Run, dataset: DataSet, base: Path, work: Path, labels: Poin
         return drawn(errors(as_points(picks), truth, labels, radius), run.corrections, rng)
     command = ["suggest", base / TRAIN_PICKS, "--number", run.corrections, "--labels", base / "labels", "--overwrite"]
     tool([*command, "--seed", run.seed], work / "suggest.txt", None)
-    places = pd.read_csv(base / TRAIN_PICKS / "suggest" / "suggested.csv")[["x", "y", "z"]]
-    return answered(as_points(places), truth, radius)
+    return answered(pd.read_csv(base / TRAIN_PICKS / "suggest" / "suggested.csv"), truth, radius)
 
 
 def tool(arguments: Sequence[object], log: Path, threads: int | None) -> dict[str, float]:
@@ -133,6 +147,7 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
             write_table(file, pd.DataFrame(xyz, columns=["x", "y", "z"]))
             option = {"rejected": "--reject", "added": "--labels" if run.arm == "random" else "--added"}
             command += [option.get(what, "--labels"), file.parent]
+    command += ["--count-hint", f"{said.count:.0f}"] if said.count else []
     cost = tool([*command, *common], work / "log.txt", threads)
     if run.arm == "base":  # what the second round begins with
         model = ["--model", work / "picks" / "model.safetensors", "--output", work / TRAIN_PICKS]
@@ -149,7 +164,8 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
     )
     result = {
         **dataclasses.asdict(run), "given_labels": len(labels), "added": len(said.labels),
-        "rejected": len(said.rejected), "threads": threads, "device": record["device"], "cetpick": record["cetpick"],
+        "rejected": len(said.rejected), "count_hint": said.count, "threads": threads, "device": record["device"],
+        "cetpick": record["cetpick"],
         "figures": figures | cost,
     }  # fmt: skip
     with replacing(out / "runs" / f"{run.key}.json") as temporary:

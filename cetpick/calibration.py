@@ -219,3 +219,52 @@ def expectations(probabilities: ArrayLike) -> list[Expectation]:
     values = np.asarray(probabilities, np.float64)
     cuts = (0.0, *EXPECTED_AT)
     return [Expectation(cut, int((values >= cut).sum()), float(values[values >= cut].sum())) for cut in cuts]
+
+
+def sampling_chances(scores: ArrayLike, number: int) -> Floats:
+    """Chance of each candidate to be one of `number` that are looked at, in proportion to its score, 1 at most.
+
+    Args:
+        scores: (m,), above 0.
+        number: how many are drawn.
+
+    Returns:
+        (m,), their sum is `number`, or m if that is less.
+    """
+    values = np.asarray(scores, np.float64)
+    sure = np.full(len(values), len(values) <= number)
+    while True:
+        chances = np.where(sure, 1.0, (number - sure.sum()) * values / max(values[~sure].sum(), 1e-300))
+        if (chances <= 1).all():
+            return chances
+        sure |= chances >= 1
+
+
+def systematic_sample(chances: ArrayLike, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Draw candidates with these chances, each stretch of the list as often as its chances add up to.
+
+    Args:
+        chances: (m,) see sampling_chances.
+        rng: gives where to begin.
+
+    Returns:
+        Rising indices.
+    """
+    reached = np.floor(np.cumsum(chances) + rng.random())
+    return np.flatnonzero(np.diff(reached, prepend=0.0) > 0)
+
+
+def count_from_sample(chances: ArrayLike) -> Count:
+    """Particles among candidates of which a sample was looked at (Horvitz and Thompson 1952), whatever their scores.
+
+    Args:
+        chances: (n,) of those in the sample that are particles, to be in it.
+    """
+    of = np.asarray(chances, np.float64)
+    number = float((1 / of).sum())
+    if not number:
+        return Count(0.0, 0.0, 0.0)
+    # draws taken as independent: a systematic sample scatters less
+    deviation = np.sqrt(((1 - of) / of**2).sum()) / number
+    low, expected, high = number * np.exp(deviation * ndtri(COUNT_QUANTILES))
+    return Count(float(max(len(of), low)), float(expected), float(high))

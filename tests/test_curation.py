@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cetpick import scouting
-from cetpick.calibration import within
+from cetpick.calibration import count_from_sample, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError
@@ -318,6 +318,9 @@ def test_what_was_kept_deleted_added_and_moved_is_told_apart() -> None:
     assert found.rejected["score"].tolist() == [0.8]
     assert found.added.to_numpy().tolist() == [[54, 10, 10], [90, 90, 10]]
     assert found.counts == {"kept": 2, "rejected": 1, "added": 2, "moved": 2}
+    # the third was moved to a new point, the last one a second pick of a particle
+    drawn = compare(info(), picks.assign(chance=[0.1, 0.2, 0.3, 0.4, 0.5]), points, tolerance=2, radius=5)
+    assert drawn.chances.tolist() == [0.1, 0.3, 0.4]
     # a point belongs to one pick
     close = compare(info(), table([[10, 10, 10], [11, 10, 10]]), np.array([[10.4, 10, 10]]), tolerance=2, radius=0.1)
     assert close.kept.to_numpy().tolist() == [[10, 10, 10]]
@@ -427,54 +430,59 @@ def test_relion_annotations_that_are_a_pixel_off(source: Path, tmp_path: Path) -
 # --- suggest ------------------------------------------------------------------------------------------------------
 
 
-def scored(name: str, scores: list[float], spacing: float = 10.0) -> pd.DataFrame:
-    """Candidates in a row, `spacing` voxels apart, with a threshold of .5."""
-    far = np.abs(np.log(scores) - np.log1p(-np.array(scores)))
-    x = np.arange(len(scores)) * spacing
-    return pd.DataFrame({"tomogram": name, "x": x, "y": 5.0, "z": 5.0, "score": scores, "far": far}).assign(
-        pick=np.array(scores) >= 0.5
-    )
+def scored(name: str, scores: Sequence[float]) -> pd.DataFrame:
+    """Candidates in a row, 10 voxels apart."""
+    x = np.arange(len(scores)) * 10.0
+    return pd.DataFrame({"tomogram": name, "x": x, "y": 5.0, "z": 5.0, "score": scores, "labels": 2})
 
 
-def chosen(
-    tables: list[pd.DataFrame], number: int, tomograms: int | None = None, diameter: float = 100.0
-) -> pd.DataFrame:
-    infos = {of["tomogram"].iloc[0]: info(of["tomogram"].iloc[0]) for of in tables}
-    candidates = pd.concat(tables, ignore_index=True)
-    return choose(candidates, infos, number=number, tomograms=tomograms, diameter=diameter, seed=0)
+def chosen(tables: list[pd.DataFrame], number: int, tomograms: int | None = None, seed: int = 0) -> pd.DataFrame:
+    return choose(pd.concat(tables, ignore_index=True), number=number, tomograms=tomograms, seed=seed)
 
 
-def test_uncertain_places_and_a_fifth_of_random_picks() -> None:
-    scores = [0.99, 0.98, 0.97, 0.96, 0.95, 0.6, 0.52, 0.45, 0.3, 0.01, 0.02, 0.03]
-    found = chosen([scored("t", scores)], 5)
-    uncertain = found[found["why"] == "uncertain"]
-    assert sorted(uncertain["score"]) == [0.3, 0.45, 0.52, 0.6]
-    (check,) = found[found["why"] == "random pick"]["score"]
-    assert check >= 0.95
-    # all there are, when more are asked for
-    assert len(chosen([scored("t", scores)], 100)) == len(scores)
+def test_places_are_drawn_in_proportion_to_their_scores() -> None:
+    scores = [0.9] * 40 + [0.3] * 60 + [0.01] * 900
+    drawn = [chosen([scored("t", scores)], 20, seed=seed) for seed in range(100)]
+    assert {len(found) for found in drawn} == {20}
+    found = pd.concat(drawn)
+    expected = {0.9: 40 * 0.9, 0.3: 60 * 0.3, 0.01: 900 * 0.01}
+    for score, mass in expected.items():
+        assert (found["score"] == score).sum() == pytest.approx(2000 * mass / sum(expected.values()), rel=0.05)
+        assert found["chance"][found["score"] == score].to_numpy() == pytest.approx(20 * score / sum(expected.values()))
+    # all there are, when more are asked for; and what would be drawn more than once is drawn for certain
+    assert len(chosen([scored("t", scores)], 5000)) == len(scores)
+    few = chosen([scored("t", [0.99] * 5 + [0.001] * 100)], 10)
+    assert (few["chance"][few["score"] == 0.99] == 1).all()
+    assert len(few) == 10
 
 
-def test_suggestions_are_a_diameter_apart() -> None:
-    scores = [0.5 + 0.001 * i for i in range(40)]
-    found = chosen([scored("t", scores, spacing=4)], 10)
-    gaps = np.diff(np.sort(found["x"]))
-    assert len(found) == 10
-    assert gaps.min() >= 10
+def test_answers_to_drawn_places_tell_the_number_whatever_the_scores_say() -> None:
+    """Of 100 candidates of score .8 only 30 are particles, and 10 of 200 of score .2: 40 in all, 120 by the scores."""
+    rng = np.random.default_rng(3)
+    table = scored("t", [0.8] * 100 + [0.2] * 200)
+    told, inside = [], 0
+    for seed in range(200):
+        particle = np.r_[rng.permutation(100) < 30, rng.permutation(200) < 10]
+        found = chosen([table], 20, seed=seed)
+        count = count_from_sample(found["chance"].to_numpy()[particle[(found["x"] / 10).astype(int)]])
+        told.append(count.expected)
+        inside += count.low <= 40 <= count.high
+    assert np.mean(told) == pytest.approx(40, rel=0.1)
+    assert 0.6 < inside / 200 < 0.95
+    assert count_from_sample([]) == (0, 0, 0)
+    assert count_from_sample([1, 1, 1]) == (3, 3, 3)
 
 
 def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:
     tables = [scored(f"t{i}", [0.5 + 0.01 * i + 0.001 * j for j in range(30)]) for i in range(9)]
-    assert chosen(tables, 20)["tomogram"].value_counts().to_dict() == pytest.approx(
-        {"t0": 5, "t1": 5, "t2": 5, "t3": 5}, abs=3
-    )
-    uncertain = chosen(tables, 20)
-    uncertain = uncertain[uncertain["why"] == "uncertain"]
-    assert set(uncertain["tomogram"].value_counts()) == {4}
+    found = chosen(tables, 20)["tomogram"].value_counts()
+    assert len(found) == 4
+    assert found.between(2, 8).all()
     assert chosen(tables, 20, tomograms=2)["tomogram"].nunique() == 2
-    # tomograms with little to show leave the rest to others
-    few = [scored("t0", [0.5]), scored("t1", [0.6] * 30)]
-    assert chosen(few, 20)["tomogram"].value_counts().to_dict() == {"t1": 19, "t0": 1}
+    # those with little to show are opened less often
+    few = [scored("t0", [0.01]), scored("t1", [0.6] * 30), scored("t2", [0.6] * 30)]
+    first = [set(chosen(few, 10, seed=seed)["tomogram"]) for seed in range(50)]
+    assert sum("t0" in names for names in first) < 3
 
 
 def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
@@ -489,7 +497,7 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     out = run("suggest", "out", "--number", 10)
     places = pd.read_csv("out/suggest/suggested.csv")
     assert len(places) == 10
-    assert set(places["why"]) == {"uncertain", "random pick"}
+    assert places["chance"].between(0, 1).all()
     (name, *_) = names = list(places["tomogram"].unique())
     assert len(names) == 2
     assert f"3dmod {name}.mrc out/suggest/models/{name}.mod" in out
@@ -502,7 +510,12 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     mod(model, data / f"{name}.mrc", shown.xyz[1:])  # 3dmod saves it where it was
     last = out.splitlines()[-1].split()
     assert last[:2] == ["cetpick", "curate"]
-    assert "--reject round2/rejected.star --added round2/kept.star --diameter 60" in run(*last[1:])
+    out = run(*last[1:])
+    kept = places.drop(places.index[places["tomogram"] == name][0])
+    labels = kept.groupby("tomogram")["labels"].first().sum()
+    told = ((1 / kept["chance"]).sum() + labels) / 2
+    assert f"the answers tell of about {told:.0f} particles (" in out
+    assert f"--reject round2/rejected.star --added round2/kept.star --count-hint {told:.0f} --diameter 60" in out
     record = json.loads((data / "round2" / "curate.json").read_text())
     assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
     told = record["tomograms"]

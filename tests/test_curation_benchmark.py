@@ -42,7 +42,9 @@ def test_corrections_are_drawn_from_both_kinds() -> None:
 
 def test_suggested_places_are_answered_by_the_truth() -> None:
     # two places on one particle: the nearer one is kept, the other one is neither
-    found = answered(on_line(1, 2, 30, 42), truth=on_line(0, 40), radius=4)
+    suggested = pd.DataFrame(on_line(1, 2, 30, 42), columns=["x", "y", "z"])
+    found = answered(suggested.assign(chance=[0.5, 0.1, 1, 0.25], labels=3), truth=on_line(0, 40), radius=4)
+    assert found.count == 2 + 4 + 3
     assert (xs(found.labels), xs(found.rejected)) == ([1, 42], [30])
 
 
@@ -82,7 +84,8 @@ def test_rounds_are_run_once_and_the_second_begins_with_the_first(
         given = SimpleNamespace(**{w[2:]: v for w, v in itertools.pairwise(words) if w.startswith("--")})
         if words[0] == "suggest":
             places = Path(words[1]) / "suggest" / "suggested.csv"
-            write_table(places, pd.DataFrame([truth[4] + 1, [5, 95, 3]], columns=["x", "y", "z"]))
+            rows = pd.DataFrame([truth[4] + 1, [5, 95, 3]], columns=["x", "y", "z"])
+            write_table(places, rows.assign(chance=0.5, labels=3))
             return {}
         output = Path(given.output)
         labels = [Path(v) for w, v in itertools.pairwise(words) if w == "--labels"]
@@ -110,6 +113,8 @@ def test_rounds_are_run_once_and_the_second_begins_with_the_first(
         "base": 0, "corrected": 5, "suggested": 2, "random": 5,
     }  # fmt: skip
     assert results["random"]["rejected"] == 0
+    assert {r["count_hint"] for r in results.values()} == {None, 5}
+    assert sum("--count-hint" in words for words in commands) == 1
     assert results["random"]["figures"]["average_precision"] > results["base"]["figures"]["average_precision"]
     monkeypatch.setattr(sys, "argv", ["curation.py", "table", str(tmp_path / "out")])
     curation.main()

@@ -68,6 +68,9 @@ def curate(
         )
     for what, path in summary.files.items():
         typer.echo(f"wrote {path}: {sum(counts[what] for counts in summary.tomograms.values())} {what}")
+    if summary.count:
+        low, expected, high = summary.count
+        typer.echo(f"the answers tell of about {expected:.0f} particles ({low:.0f} to {high:.0f}) in a tomogram")
     if not summary.files:
         typer.echo("nothing was deleted or added")
         return

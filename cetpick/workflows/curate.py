@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from cetpick.calibration import within
+from cetpick.calibration import Count, count_from_sample, within
 from cetpick.config import ModelSettings
 from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
@@ -28,6 +29,8 @@ from cetpick.workflows.runs import merge, newest_run, read_run, run_files
 
 TOLERANCE = 2.0
 """Voxels that a point may have moved by and still be the same: RELION's picker moves all by an unbinned pixel."""
+SUGGESTED, SUGGESTED_TABLE = "suggested.star", "suggested.csv"
+"""What `suggest` leaves; the table tells each place's chance to be there."""
 FILES = ("rejected.star", "added.star", "kept.star")
 RECORD = "curate.json"
 
@@ -43,6 +46,7 @@ class Curated:
         added: points that were not picked.
         moved: how many picks were deleted within half a diameter of a point that is there now: neither kept nor
             rejected.
+        chances: (n,) that picks which are particles, kept or moved to an added point, had to be suggested.
     """
 
     info: TomogramInfo
@@ -50,6 +54,7 @@ class Curated:
     rejected: pd.DataFrame
     added: pd.DataFrame
     moved: int
+    chances: NDArray[np.float64]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -69,6 +74,7 @@ class CurateSummary:
         skipped: names of tomograms with picks and no curated point, taken as not looked at.
         files: that were written, by what they hold.
         diameter: of the particle, angstrom.
+        count: particles in a tomogram, told by the answers to places that were drawn at random; None without.
         command: words of the command that made the picks, when it trained on labels.
     """
 
@@ -78,6 +84,7 @@ class CurateSummary:
     skipped: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     diameter: float
+    count: Count | None = None
     command: list[str] = field(default_factory=list)
 
     @property
@@ -88,13 +95,14 @@ class CurateSummary:
             for what, path in self.files.items()
             for word in ("--reject" if what == "rejected" else "--added", str(path))
         ]
+        said += ["--count-hint", f"{self.count.expected:.0f}"] if self.count else []
         if not self.command:
             return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"
         words = iter(self.command)
         kept = list[str]()
         trained = set[Path]()
         for word in words:
-            if word in ("-o", "--output"):
+            if word in ("-o", "--output") or (self.count and word == "--count-hint"):
                 next(words)
             elif word not in ("--overwrite", "--resume") and not word.startswith("--output="):
                 kept.append(word)
@@ -143,6 +151,7 @@ def run_curate(
     record = RunRecord("curate", settings)
     with record.keeping_warnings():
         given, diameter = _given(picks, tomograms, diameter, options)
+        labelled = _drawn(picks, given)
         infos = [info for info, _ in given]
         pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
@@ -157,6 +166,7 @@ def run_curate(
             found.append(compare(info, table, xyz, tolerance=tolerance, radius=radius))
         _require_some_kept(picks, found, tolerance)
     summary.tomograms = {of.info.name: of.counts for of in found}
+    summary.count = _told_count([of for of in found if of.info.name in labelled], labelled)
     tables = {"rejected": [(of.info, of.rejected) for of in found], "added": [(of.info, of.added) for of in found]}
     if keep:
         tables["kept"] = [(of.info, of.kept) for of in found]
@@ -173,6 +183,7 @@ def run_curate(
         sources = [coordinates.source for _, coordinates in pairs if coordinates.source]
         record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *sources]))
         record.values["outputs"] = [str(path) for path in summary.files.values()]
+        record.values |= {"count": summary.count and summary.count._asdict()}
         record.values |= {"diameter": diameter, "tomograms": summary.tomograms, "skipped": summary.skipped}
         record.write(output / RECORD)
     return summary
@@ -183,7 +194,7 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
 
     Args:
         info: the tomogram.
-        picks: columns x, y, z in voxels and, if known, score.
+        picks: columns x, y, z in voxels and, if known, score, and chance to have been suggested.
         points: (n, 3) as curated, voxels.
         tolerance: voxels within which a point is the pick; every pick and point is part of one pair at most.
         radius: of the particle, voxels; a deleted pick as near to a point as that was moved.
@@ -194,13 +205,45 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
     kept = partner >= 0
     added = np.setdiff1d(np.arange(len(points)), partner[kept])
     moved = ~kept & within(xyz, points, radius)
+    chances = picks["chance"].to_numpy() if "chance" in picks else np.ones(len(xyz))
+    # one that was deleted beside another pick was a second one of the same particle
+    particles = kept | within(xyz, points[added], radius)
     return Curated(
         info=info,
         kept=table[kept],
         rejected=table[~kept & ~moved],
         added=pd.DataFrame(points[added], columns=["x", "y", "z"]),
         moved=int(moved.sum()),
+        chances=chances[particles],
     )
+
+
+def _drawn(picks: Path, given: Sequence[tuple[TomogramInfo, pd.DataFrame]]) -> dict[str, int]:
+    """Add to suggested places their chance to be such; returns the known labels of each tomogram that has any."""
+    table = picks.with_name(SUGGESTED_TABLE)
+    if picks.name != SUGGESTED or not table.is_file():
+        return {}
+    drawn = pd.read_csv(table, dtype={"tomogram": str})
+    if not {"tomogram", "x", "y", "z", "chance", "labels"} <= set(drawn):
+        return {}
+    found = {}
+    for info, places in given:
+        rows = drawn[drawn["tomogram"] == info.name]
+        xyz, of_rows = (as_points(of[["x", "y", "z"]]) for of in (places, rows))
+        partner = match(xyz, np.zeros(len(xyz)), of_rows, TOLERANCE)
+        if len(rows) and len(rows) == len(places) and (partner >= 0).all():
+            places["chance"] = rows["chance"].to_numpy()[partner]
+            found[info.name] = int(rows["labels"].iloc[0])
+    return found
+
+
+def _told_count(found: Sequence[Curated], labelled: Mapping[str, int]) -> Count | None:
+    """Particles in a tomogram, labels included, in the mean of those whose suggested places were looked at."""
+    if not found:
+        return None
+    hidden = count_from_sample(np.concatenate([of.chances for of in found]))
+    labels = sum(labelled[of.info.name] for of in found)
+    return Count(*((number + labels) / len(found) for number in hidden))
 
 
 def _command(picks: Path) -> list[str]:

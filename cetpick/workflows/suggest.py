@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit
 
-from cetpick.calibration import within
+from cetpick.calibration import sampling_chances, systematic_sample, within
 from cetpick.errors import InputError
 from cetpick.geometry import as_points
 from cetpick.io.atomic import all_or_none
@@ -20,19 +18,17 @@ from cetpick.io.coordinates import pair_files, write_coordinates
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.records import TomogramInfo
-from cetpick.workflows.curate import read_results
+from cetpick.workflows.curate import SUGGESTED, SUGGESTED_TABLE, read_results
 from cetpick.workflows.inputs import joined_points
 from cetpick.workflows.record import prepare_output
 from cetpick.workflows.results import tomogram_files
 
 NUMBER = 20
-CHECKS = 0.2
-"""Share of the places that are random picks instead of uncertain candidates."""
 A_TOMOGRAM = 5
 """So many places are worth opening another tomogram."""
-FOLDER, STAR, TABLE, MODELS = "suggest", "suggested.star", "suggested.csv", "models"
-LARGEST_LOGIT = 12.0
-"""A score of 0 or 1 is not infinitely far from the threshold."""
+FOLDER, MODELS = "suggest", "models"
+LEAST = 1e-6
+"""Scores below are taken as this: what has no chance at all tells nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class SuggestSummary:
 
     Attributes:
         output: folder.
-        places: tomogram, x, y, z (voxels), score, why; a row for each place.
+        places: see choose.
         star: all of them.
         models: for 3dmod, by tomogram.
         tomograms: paths, by name.
@@ -67,15 +63,16 @@ def run_suggest(
 ) -> SuggestSummary:
     """Choose places to look at and write them for 3dmod and RELION to the folder `suggest` in the results.
 
-    Four fifths are the candidates whose score is nearest to the threshold, a diameter or more apart; the others are
-    random picks, so that confident mistakes are found too. Labels that the folder knows of are left out.
+    They are drawn at random, in proportion to their scores: so most are particles that the network was not shown, or
+    what it takes for particles, and the answers tell how many of all candidates are particles. Labels that the folder
+    knows of are left out.
 
     Args:
         results: output folder of `pick`.
         number: of places.
         tomograms: at most so many; by default one for each A_TOMOGRAM places.
         labels: files of further places that are known already.
-        seed: of the random picks.
+        seed: of the draw.
         overwrite: replace earlier suggestions.
 
     Raises:
@@ -86,7 +83,7 @@ def run_suggest(
     output = results / FOLDER
     records, model = read_results(results)
     infos = {record.info.name: record.info for record in records}
-    names = [STAR, TABLE, *(f"{MODELS}/{name}.mod" for name in infos)]
+    names = [SUGGESTED, SUGGESTED_TABLE, *(f"{MODELS}/{name}.mod" for name in infos)]
     prepare_output(output, names, overwrite=overwrite, inputs=labels)
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
     tables = []
@@ -97,75 +94,40 @@ def run_suggest(
         known = np.vstack([as_points(record.labels), joined_points([file for of, file in pairs if of is info])])
         table = read_table(path, info).table
         table = table[~within(as_points(table[["x", "y", "z"]]), known, model.diameter / 2 / info.grid.voxel_size)]
-        far = np.clip(logit(table["score"]), -LARGEST_LOGIT, LARGEST_LOGIT) - logit(
-            np.clip(record.lowest, 1e-5, 0.99999)
-        )
-        tables.append(table.assign(tomogram=info.name, far=np.abs(far), pick=table["score"] >= record.lowest))
+        tables.append(table.assign(tomogram=info.name, labels=len(known)))
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
-    chosen = choose(candidates, infos, number=number, tomograms=tomograms, diameter=model.diameter, seed=seed)
-    places = chosen[["tomogram", "x", "y", "z", "score", "why"]].reset_index(drop=True)
+    places = choose(candidates, number=number, tomograms=tomograms, seed=seed)
     return _written(output, places, infos, model.diameter, number)
 
 
-def choose(
-    candidates: pd.DataFrame,
-    infos: dict[str, TomogramInfo],
-    *,
-    number: int,
-    tomograms: int | None,
-    diameter: float,
-    seed: int,
-) -> pd.DataFrame:
-    """Rows of the candidates to look at, with the column `why`, by tomogram.
+def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed: int) -> pd.DataFrame:
+    """Places to look at: columns tomogram, x, y, z, score, chance and labels, by tomogram, the best first.
 
     Args:
-        candidates: columns tomogram, x, y, z (voxels), score, far (how far the score is from the threshold, in
-            units of the logit), pick.
-        infos: the tomograms by name.
+        candidates: columns tomogram, x, y, z (voxels), score, labels (known ones in the tomogram).
         number: of places.
-        tomograms: at most so many; None: one for each A_TOMOGRAM places.
-        diameter: of the particle, angstrom; places are at least as far apart.
-        seed: of the random ones.
+        tomograms: at most so many; None: one for each A_TOMOGRAM places. Those with many particles come more often.
+        seed: of the draw.
     """
-    most = min(tomograms or math.ceil(number / A_TOMOGRAM), candidates["tomogram"].nunique())
-    voxel_size = candidates["tomogram"].map({name: info.grid.voxel_size for name, info in infos.items()})
-    places = as_points(candidates[["x", "y", "z"]]) * voxel_size.to_numpy()[:, None]
-    names = candidates["tomogram"].to_numpy()
-    taken: list[int] = []
-
-    def take(rows: Sequence[int], until: int, fits: Callable[[Counter[str], str], bool]) -> None:
-        for row in rows:
-            if len(taken) >= until:
-                return
-            counts = Counter(names[taken])
-            near = [i for i in taken if names[i] == names[row]]
-            apart = not near or np.linalg.norm(places[near] - places[row], axis=1).min() >= diameter
-            if apart and fits(counts, names[row]):
-                taken.append(row)
-
-    checks = round(CHECKS * number)
-    uncertain = candidates["far"].sort_values(kind="stable").index.to_list()
-    quota = math.ceil((number - checks) / most)
-    take(uncertain, number - checks, lambda held, name: held[name] < quota and (name in held or len(held) < most))
-    first = len(taken)
-    picks = candidates.index[candidates["pick"]]
-    shuffled = np.random.default_rng(seed).permutation(picks).tolist()
-    take(shuffled, first + checks, lambda held, name: name in held)
-    why = ["uncertain"] * first + ["random pick"] * (len(taken) - first)
-    # where there are too few of either
-    take(uncertain, number, lambda held, name: name in held or len(held) < most)
-    why += ["uncertain"] * (len(taken) - len(why))
-    chosen = candidates.loc[taken].assign(why=why)
-    return chosen.sort_values(["tomogram", "why", "far"], kind="stable")
+    rng = np.random.default_rng(seed)
+    weighed = candidates.assign(weight=candidates["score"].clip(lower=LEAST))
+    held = weighed.groupby("tomogram")["weight"].sum()
+    most = min(tomograms or math.ceil(number / A_TOMOGRAM), len(held))
+    names = rng.choice(held.index.to_numpy(), most, replace=False, p=held / held.sum())
+    listed = weighed[weighed["tomogram"].isin(names)].sort_values("score", ascending=False, kind="stable")
+    listed["chance"] = sampling_chances(listed["weight"], number)
+    places = listed.iloc[systematic_sample(listed["chance"], rng)]
+    places = places.sort_values(["tomogram", "score"], ascending=[True, False], kind="stable")
+    return places[["tomogram", "x", "y", "z", "score", "chance", "labels"]].reset_index(drop=True)
 
 
 def _written(
     output: Path, places: pd.DataFrame, infos: dict[str, TomogramInfo], diameter: float, asked: int
 ) -> SuggestSummary:
     parts = {str(name): rows[["x", "y", "z", "score"]] for name, rows in places.groupby("tomogram", sort=False)}
-    star, table = output / STAR, output / TABLE
+    star, table = output / SUGGESTED, output / SUGGESTED_TABLE
     models = {name: output / MODELS / f"{name}.mod" for name in parts}
     relion5 = all(info.relion is not None for info in infos.values())
     stale = [path for name in infos if (path := output / MODELS / f"{name}.mod") not in models.values()]
