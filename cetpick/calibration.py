@@ -84,8 +84,14 @@ class Count(NamedTuple):
     expected: float
     high: float
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of its logarithm; the limits must be above 0."""
+        width = ndtri(COUNT_QUANTILES[2]) - ndtri(COUNT_QUANTILES[0])
+        return float(np.log(self.high / self.low) / width)
 
-def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = None) -> Count:
+
+def estimate_count(ranks: ArrayLike, candidates: int) -> Count:
     """Particles among the candidates, from the ranks of labels that were hidden from the training.
 
     Such labels are a random part of the hidden particles, so their ranks are distributed as those of all of them are: a
@@ -97,16 +103,15 @@ def estimate_count(ranks: ArrayLike, candidates: int, *, hint: float | None = No
     Args:
         ranks: (n,) see label_ranks; of several trainings pooled. Labels that were not found count as ranked last.
         candidates: how many there were in each training.
-        hint: what a user expects, believed to within a factor of about two.
 
     Returns:
-        Median and limits. When fewer than half of the labels were found, or one of the trainings found nothing at all,
-        the ranks tell nothing: then those of the hint alone, or without one all 0.
+        Median and limits; all 0 when the ranks tell nothing: fewer than half of the labels were found, or one of the
+        trainings found nothing at all.
     """
     ranked = np.asarray(ranks, np.float64)
     if not len(ranked) or not candidates or np.isinf(ranked).mean() > 0.5:
-        return Count(*((hint or 0.0) * np.exp(HINT_SPREAD * ndtri(COUNT_QUANTILES))).tolist())
-    number, weight = _numbers(ranked, candidates, hint)
+        return Count(0.0, 0.0, 0.0)
+    number, weight = _numbers(ranked, candidates)
     order = np.argsort(number, axis=None)
     cumulative = np.cumsum(weight.ravel()[order])
     return Count(*number.ravel()[order[np.searchsorted(cumulative, COUNT_QUANTILES)]].tolist())
@@ -130,24 +135,37 @@ def _steepness() -> Floats:
     return np.linspace(*STEEPNESS, 18)
 
 
-def _numbers(ranks: Floats, candidates: int, hint: float | None = None) -> tuple[Floats, Floats]:
+def _numbers(ranks: Floats, candidates: int) -> tuple[Floats, Floats]:
     """Numbers of particles for a grid of a and b, see estimate_count, and how probable each is; both (a, b)."""
     ranked = np.minimum(ranks, candidates) - 0.5
     a = np.geomspace(1.0, 2.0 * candidates, 200)[:, None]
     b = _steepness()
     number = a * (np.pi / b) / np.sin(np.pi / b)
     log_posterior = -np.log1p((ranked[:, None, None] / a) ** b).sum(axis=0) - len(ranked) * np.log(number)
-    if hint is not None:
-        log_posterior -= (np.log(number / hint) / HINT_SPREAD) ** 2 / 2
     return number, np.exp(log_posterior - logsumexp(log_posterior))
 
 
 def doubted(count: Count) -> Count:
-    """A count that estimate_count gave without a hint, allowing for what ranks do not show: AT_THE_TOP, and DOUBT.
+    """A count that estimate_count gave, allowing for what ranks do not show: AT_THE_TOP, and DOUBT.
 
     Look-alikes only make it too large, so what is expected is less.
     """
     return widened(count, DOUBT)._replace(expected=AT_THE_TOP * count.expected)
+
+
+def hinted(count: Count, hint: float) -> Count:
+    """A count and what a user expects, believed to within a factor of about two: two independent pieces of evidence.
+
+    Args:
+        count: all 0 when nothing else is known.
+        hint: the number of particles that is expected.
+    """
+    number, spread = float(np.log(hint)), HINT_SPREAD
+    if count.low > 0:
+        weight = 1 / (1 + (count.spread / HINT_SPREAD) ** 2)
+        number += weight * float(np.log(count.expected / hint))
+        spread = count.spread * float(np.sqrt(weight))
+    return Count(*np.exp(number + spread * ndtri(COUNT_QUANTILES)).tolist())
 
 
 def widened(count: Count, doubt: float) -> Count:

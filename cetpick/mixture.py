@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, gammaln, logit, logsumexp, ndtri
+from scipy.special import expit, gammaln, logit, logsumexp
 
 from cetpick.calibration import COUNT_QUANTILES, Count, choose_threshold
 
@@ -225,9 +225,8 @@ def _log_normal(prior: Count, candidates: int) -> tuple[float, float]:
     """Mean and standard deviation of the logarithm of the number of particles."""
     if prior.expected <= 0:
         return float(np.log(max(3.0, 0.02 * candidates))), NO_IDEA
-    low, expected, high = (max(1.0, number) for number in prior)
-    width = ndtri(COUNT_QUANTILES[2]) - ndtri(COUNT_QUANTILES[0])
-    return float(np.log(expected)), max(LEAST_DOUBT, float(np.log(high / low) / width))
+    told = Count(*(max(1.0, number) for number in prior))
+    return float(np.log(told.expected)), max(LEAST_DOUBT, told.spread)
 
 
 def _knots(values: Floats, probability: Floats) -> Knots:

@@ -27,6 +27,7 @@ from cetpick.calibration import (
     clear_ranking,
     doubted,
     estimate_count,
+    hinted,
     label_matches,
     label_ranks,
     label_scores,
@@ -195,12 +196,11 @@ def scout(
     shown = labels - len(ranks) / 2
     hint = None if settings.count_hint is None else max(1.0, settings.count_hint * len(examples) - shown)
     shortest = min(map(len, listed))
-    hidden = estimate_count(ranks, shortest, hint=hint)
-    if hint is None:
-        hidden = doubted(hidden)
+    hidden = doubted(estimate_count(ranks, shortest))
+    if hint is not None:
+        hidden = hinted(hidden, hint)
     hidden, apart = _with_scores(hidden, listed)
-    if hint is None:
-        hidden = widened(hidden, STILL)
+    hidden = widened(hidden, STILL)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
             f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from cetpick.calibration import Count, choose_threshold, estimate_count, within
+from cetpick.calibration import Count, choose_threshold, hinted, within
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.contamination import darkness, least_of_carbon, least_of_gold, smoothed, strength
 from cetpick.dataset import Example
@@ -232,7 +232,7 @@ def train(
                 replace(e, doubtful=d, weights=np.full(len(d), weight)) for e, d in zip(examples, places, strict=True)
             ]
     else:
-        count = Count(*(max(float(labels), number) for number in estimate_count([], 0, hint=hint * len(examples))))
+        count = Count(*(max(float(labels), number) for number in hinted(Count(0, 0, 0), hint * len(examples))))
     hidden = Count(*(number - labels if number else 0.0 for number in count))
     first = DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device)
     network, log = optimise(first, progress, checkpoint=checkpoint)

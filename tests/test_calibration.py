@@ -8,6 +8,7 @@ from cetpick.calibration import (
     doubted,
     estimate_count,
     expectations,
+    hinted,
     label_ranks,
     label_scores,
     precision_threshold,
@@ -59,12 +60,17 @@ def test_two_lucky_labels_do_not_make_the_count() -> None:
     assert 90 <= estimate_count(ranks, 2000).expected <= 140
 
 
-def test_a_wrong_hint_costs_little() -> None:
-    ranks = np.arange(3, 101, 5)
-    told = [estimate_count(ranks, 5000, hint=hint).expected for hint in (33, 100, 300)]
-    assert told == sorted(told)
-    assert told[0] >= 85
-    assert told[2] <= 120
+def test_a_hint_is_evidence_beside_the_ranks() -> None:
+    ranks = doubted(estimate_count(np.arange(3, 101, 5), 5000))  # 80, a standard deviation of .5
+    both = hinted(ranks, ranks.expected)
+    same = both.expected
+    assert same == pytest.approx(ranks.expected)
+    assert 0.6 * ranks.spread < both.spread < 0.8 * ranks.spread
+    # as good as the ranks, so that half of its error remains
+    for factor in (1 / 3, 3):
+        assert hinted(ranks, factor * ranks.expected).expected == pytest.approx(same * factor**0.5, rel=0.1)
+    # of a count that is sure little
+    assert hinted(Count(95, 100, 105), 300).expected == pytest.approx(100, rel=0.02)
 
 
 def test_count_of_labels_that_were_not_found_is_untold() -> None:
@@ -72,7 +78,7 @@ def test_count_of_labels_that_were_not_found_is_untold() -> None:
     assert estimate_count([], 100) == (0, 0, 0)
     # one of two trainings may find nothing at all
     assert estimate_count([3, np.inf], 0) == (0, 0, 0)
-    low, expected, high = estimate_count([np.inf, np.inf], 100, hint=50)
+    low, expected, high = hinted(estimate_count([np.inf, np.inf], 100), 50)
     assert expected == pytest.approx(50)
     assert low < 30
     assert high > 80
@@ -112,8 +118,8 @@ def test_expectations_of_cuts() -> None:
 def test_an_absurd_hint_leaves_a_number(hint: float) -> None:
     """Labels found at the very top of 5000 candidates, or all over 40 of them."""
     for ranks, candidates in (([1, 1, 2], 5000), ([7, 13, 22, 40], 40)):
-        low, expected, high = estimate_count(ranks, candidates, hint=hint)
-        assert 0 < low <= expected <= high < 5 * candidates
+        low, expected, high = hinted(doubted(estimate_count(ranks, candidates)), hint)
+        assert 0 < low < expected < high < np.inf
 
 
 def test_doubt_widens_limits_and_expects_look_alikes() -> None:
