@@ -538,6 +538,21 @@ def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
     assert not within(rows[["x", "y", "z"]].to_numpy(), first[["x", "y", "z"]].to_numpy(), DIAMETER / 20).any()
     with pytest.raises(InputError, match="holds no results"):
         run_suggest(data / "labels")
+    # what is given twice, or nearly so, counts once
+    write_table(data / "again" / f"{name}.csv", first[["x", "y", "z"]] + 0.5)
+    twice = run_suggest(
+        data / "out", number=30, tomograms=3, labels=[data / "labels", data / "again"], overwrite=True
+    ).places
+    assert set(twice["labels"][twice["tomogram"] == name]) == {len(first)}
+
+
+def test_what_is_said_of_numbers_that_cannot_be(data: Path, cetpick: Run) -> None:
+    assert "found: 0" in cetpick("suggest", "out", "--tomograms", 0)[2]
+    code, out, err = cetpick("suggest", "out", "--tomograms", 1, "--number", 10**6)
+    assert (code, err) == (0, "")
+    places = pd.read_csv("out/suggest/suggested.csv")
+    assert f"{len(places)} places: these tomograms have no more candidates off the labels" in out
+    assert set(places["chance"]) == {1}
 
 
 def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
