@@ -29,7 +29,7 @@ from cetpick.preprocess import prepare
 from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
 from cetpick.training import model_settings, train
-from cetpick.workflows.curate import CurateSummary, compare, run_curate
+from cetpick.workflows.curate import CurateSummary, _drawn, compare, run_curate
 from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_places
 from cetpick.workflows.pick import _warn_of_untrained
 from cetpick.workflows.suggest import choose, run_suggest
@@ -517,7 +517,8 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     assert f"the answers tell of about {told:.0f} particles (" in out
     assert f"--reject round2/rejected.star --added round2/kept.star --count-hint {told:.0f} --diameter 60" in out
     record = json.loads((data / "round2" / "curate.json").read_text())
-    assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
+    files = ["suggested.star", "suggested.csv", *(f"models/{of}.mod" for of in names)]
+    assert set(record["inputs"]) == {f"out/suggest/{file}" for file in files}
     told = record["tomograms"]
     assert told[name] == {"kept": len(expected) - 1, "rejected": 1, "added": 0, "moved": 0}
     assert sum(counts["kept"] for counts in told.values()) == 9
@@ -544,6 +545,51 @@ def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
         data / "out", number=30, tomograms=3, labels=[data / "labels", data / "again"], overwrite=True
     ).places
     assert set(twice["labels"][twice["tomogram"] == name]) == {len(first)}
+
+
+def test_answers_are_counted_with_the_chances_of_these_very_places_or_not_at_all(data: Path) -> None:
+    places = run_suggest(data / "out", number=12, tomograms=3).places
+    star, file = data / "out" / "suggest" / "suggested.star", data / "out" / "suggest" / "suggested.csv"
+
+    def count() -> object:
+        return run_curate(star, [star.parent / "models"], output=data / "round2", overwrite=True).count
+
+    told = count()
+    in_all = np.array(count_from_sample(places["chance"]))
+    assert told == pytest.approx(in_all / places["tomogram"].nunique())
+    places.iloc[::-1].to_csv(file, index=False)  # in another order
+    assert count() == pytest.approx(told)
+    for column, value in (("chance", "0"), ("chance", "much"), ("chance", ""), ("chance", "-1"), ("labels", "")):
+        places.astype(str).assign(**{column: [value, *places[column][1:].astype(str)]}).to_csv(file, index=False)
+        with pytest.warns(CetpickWarning, match="the answers tell no number"):
+            assert count() is None
+    for text in (None, b"", b'x,"\n', b"\xf9\x00", places[1:].to_csv(index=False).encode()):
+        file.unlink()
+        if text is not None:
+            file.write_bytes(text)
+        with pytest.warns(CetpickWarning, match="the answers tell no number"):
+            assert count() is None
+        file.touch()
+
+
+def test_a_tomogram_may_be_called_anything(tmp_path: Path) -> None:
+    drawn = pd.DataFrame({"tomogram": ["001", "NA"], "x": 5.0, "y": 5.0, "z": 5.0, "chance": [0.5, 0.25], "labels": 2})
+    drawn.to_csv(tmp_path / "suggested.csv", index=False)
+    given = [(info(name), table([5, 5, 5])) for name in ("001", "NA")]
+    assert _drawn(tmp_path / "suggested.star", given) == {"001": 2, "NA": 2}
+    assert [float(places["chance"].iloc[0]) for _, places in given] == [0.5, 0.25]
+
+
+def test_no_particle_among_the_places_tells_no_number(data: Path, cetpick: Run) -> None:
+    for name in run_suggest(data / "out", number=6, tomograms=2).tomograms:
+        mod(data / "out" / "suggest" / "models" / f"{name}.mod", data / f"{name}.mrc", np.empty((0, 3)))
+    arguments = ("curate", "out/suggest/suggested.star", "out/suggest/models", "--kept", "-o", "round2")
+    code, out, err = cetpick(*arguments)
+    assert (code, err) == (0, "")
+    assert "6 rejected" in out
+    assert "tell" not in out
+    assert "--count-hint" not in out
+    assert json.loads(cetpick(*arguments, "--overwrite", "--json")[1])["count"] is None
 
 
 def test_what_is_said_of_numbers_that_cannot_be(data: Path, cetpick: Run) -> None:

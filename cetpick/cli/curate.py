@@ -59,7 +59,9 @@ def curate(
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
     )  # fmt: skip
     if as_json:
-        opt.print_json(vars(summary) | {"next": summary.next_command})
+        opt.print_json(
+            vars(summary) | {"count": summary.count and summary.count._asdict(), "next": summary.next_command}
+        )
         return
     opt.print_table([{"tomogram": name, **counts} for name, counts in summary.tomograms.items()])
     if summary.skipped:

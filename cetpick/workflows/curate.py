@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from cetpick.calibration import Count, count_from_sample, within
 from cetpick.config import ModelSettings
-from cetpick.errors import InputError
+from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.io.atomic import all_or_none
 from cetpick.io.coordinates import pair_files, read_coordinates, write_coordinates
@@ -74,7 +75,8 @@ class CurateSummary:
         skipped: names of tomograms with picks and no curated point, taken as not looked at.
         files: that were written, by what they hold.
         diameter: of the particle, angstrom.
-        count: particles in a tomogram, told by the answers to places that were drawn at random; None without.
+        count: particles in a tomogram, told by the answers to places that were drawn at random; None when they tell
+            none.
         command: words of the command that made the picks, when it trained on labels.
     """
 
@@ -95,7 +97,7 @@ class CurateSummary:
             for what, path in self.files.items()
             for word in ("--reject" if what == "rejected" else "--added", str(path))
         ]
-        said += ["--count-hint", f"{self.count.expected:.0f}"] if self.count else []
+        said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count else []
         if not self.command:
             return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"
         words = iter(self.command)
@@ -151,7 +153,7 @@ def run_curate(
     record = RunRecord("curate", settings)
     with record.keeping_warnings():
         given, diameter = _given(picks, tomograms, diameter, options)
-        labelled = _drawn(picks, given)
+        labelled = _drawn(picks, given) if picks.name == SUGGESTED else {}
         infos = [info for info, _ in given]
         pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
@@ -181,7 +183,8 @@ def run_curate(
                 summary.files[what] = output / f"{what}.star"
                 write_coordinates(summary.files[what], filled, format="relion5" if relion5 else "relion31")
         sources = [coordinates.source for _, coordinates in pairs if coordinates.source]
-        record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *sources]))
+        tables_read = [picks.with_name(SUGGESTED_TABLE)] if labelled else []
+        record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *tables_read, *sources]))
         record.values["outputs"] = [str(path) for path in summary.files.values()]
         record.values |= {"count": summary.count and summary.count._asdict()}
         record.values |= {"diameter": diameter, "tomograms": summary.tomograms, "skipped": summary.skipped}
@@ -219,29 +222,57 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
 
 
 def _drawn(picks: Path, given: Sequence[tuple[TomogramInfo, pd.DataFrame]]) -> dict[str, int]:
-    """Add to suggested places their chance to be such; returns the known labels of each tomogram that has any."""
+    """Add to suggested places their chance to be such; returns the known labels of each tomogram that has any.
+
+    Warns:
+        CetpickWarning: the table is not that of these places; then nothing is added, as the rest is no fair sample.
+    """
     table = picks.with_name(SUGGESTED_TABLE)
-    if picks.name != SUGGESTED or not table.is_file():
-        return {}
-    drawn = pd.read_csv(table, dtype={"tomogram": str})
-    if not {"tomogram", "x", "y", "z", "chance", "labels"} <= set(drawn):
-        return {}
-    found = {}
+    drawn = _drawn_places(table)
+    found, chances = dict[str, int](), dict[str, NDArray[np.float64]]()
     for info, places in given:
         rows = drawn[drawn["tomogram"] == info.name]
         xyz, of_rows = (as_points(of[["x", "y", "z"]]) for of in (places, rows))
         partner = match(xyz, np.zeros(len(xyz)), of_rows, TOLERANCE)
-        if len(rows) and len(rows) == len(places) and (partner >= 0).all():
-            places["chance"] = rows["chance"].to_numpy()[partner]
+        if len(rows) != len(places) or (partner < 0).any():
+            warnings.warn(
+                f"{table}: does not tell the chances of the places in {picks.name}, as `cetpick suggest` wrote it "
+                "beside it, so the answers tell no number of particles",
+                CetpickWarning,
+                stacklevel=2,
+            )
+            return {}
+        if len(rows):
             found[info.name] = int(rows["labels"].iloc[0])
+            chances[info.name] = rows["chance"].to_numpy()[partner]
+    for info, places in given:
+        if info.name in found:
+            places["chance"] = chances[info.name]
     return found
 
 
+def _drawn_places(table: Path) -> pd.DataFrame:
+    """The table of suggested places; without rows when there is none, or it cannot be used."""
+    numbers = ["x", "y", "z", "chance", "labels"]
+    try:
+        # a tomogram may be called 001, or NA
+        drawn = pd.read_csv(table, dtype=str, keep_default_na=False)
+        drawn = drawn[["tomogram"]].join(drawn[numbers].astype(float))
+    except (OSError, ValueError, KeyError):
+        drawn = pd.DataFrame(columns=["tomogram", *numbers])
+    usable = np.isfinite(drawn[numbers].to_numpy(float)).all() and drawn["chance"].between(0, 1, "right").all()
+    return drawn if usable else drawn[:0]
+
+
 def _told_count(found: Sequence[Curated], labelled: Mapping[str, int]) -> Count | None:
-    """Particles in a tomogram, labels included, in the mean of those whose suggested places were looked at."""
-    if not found:
+    """Particles in a tomogram, labels included, in the mean of those whose suggested places were looked at.
+
+    None when no place is a particle: that there are few may as well be bad luck.
+    """
+    chances = np.concatenate([np.empty(0), *(of.chances for of in found)])
+    if not len(chances):
         return None
-    hidden = count_from_sample(np.concatenate([of.chances for of in found]))
+    hidden = count_from_sample(chances)
     labels = sum(labelled[of.info.name] for of in found)
     return Count(*((number + labels) / len(found) for number in hidden))
 
