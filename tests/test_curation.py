@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cetpick import scouting
-from cetpick.calibration import count_from_sample, within
+from cetpick.calibration import Count, count_from_sample, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError
@@ -29,7 +29,7 @@ from cetpick.preprocess import prepare
 from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
 from cetpick.training import model_settings, train
-from cetpick.workflows.curate import CurateSummary, _drawn, compare, run_curate
+from cetpick.workflows.curate import CurateSummary, _drawn, compare, run_curate, separated
 from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_places
 from cetpick.workflows.pick import _warn_of_untrained
 from cetpick.workflows.suggest import choose, run_suggest
@@ -580,6 +580,29 @@ def test_a_tomogram_may_be_called_anything(tmp_path: Path) -> None:
     assert [float(places["chance"].iloc[0]) for _, places in given] == [0.5, 0.25]
 
 
+def test_a_tomogram_whose_places_are_all_wrong_may_have_particles_beside_them(data: Path) -> None:
+    summary = run_suggest(data / "out", number=6, tomograms=2)
+    name = next(iter(summary.tomograms))
+    shown = summary.places[summary.places["tomogram"] == name]
+    far = np.array([[x, y, 10] for x in range(3, 48, 4) for y in range(3, 48, 4)], float)
+    far = far[~within(far, xyz_of(summary.output / "suggested.csv"), DIAMETER / 20 + 1)][:1]
+    mod(summary.models[name], data / f"{name}.mrc", far)
+    with pytest.warns(CetpickWarning, match=f"all places in {name} are taken for rejected"):
+        curated = run_curate(summary.star, [summary.star.parent / "models"], output=data / "round2", keep=True)
+    assert curated.tomograms[name] == {"kept": 0, "rejected": len(shown), "added": 1, "moved": 0}
+    assert curated.untouched == [other for other in summary.tomograms if other != name]
+
+
+def test_places_that_were_not_edited_are_told_and_the_list_itself_is_no_answer(data: Path, cetpick: Run) -> None:
+    names = list(run_suggest(data / "out", number=6, tomograms=2).tomograms)
+    _, out, _ = cetpick("curate", "out/suggest/suggested.star", "out/suggest/models", "--kept", "-o", "round2")
+    assert f"all picks count as particles: {', '.join(names)} (where you did not look" in out
+    code, _, err = cetpick("curate", "out/suggest/suggested.star", "out/suggest", "--kept", "-o", "other")
+    assert code == 2
+    assert "out/suggest/suggested.star: is compared with itself" in err
+    assert "such as out/suggest/models" in err
+
+
 def test_no_particle_among_the_places_tells_no_number(data: Path, cetpick: Run) -> None:
     for name in run_suggest(data / "out", number=6, tomograms=2).tomograms:
         mod(data / "out" / "suggest" / "models" / f"{name}.mod", data / f"{name}.mrc", np.empty((0, 3)))
@@ -615,5 +638,15 @@ def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
     words = ("pick", "t1.mrc", "--train", "t1.mrc", "--labels", "t1.mod", "-d", "90", "--output", "picks")
     assert summary(*words, paths=("t1.mrc", "t2.mrc")).next_command == (
         f"cetpick pick t1.mrc --train t1.mrc --labels t1.mod -d 90 {said} --train t2.mrc -o NEW"
+    )
+    # an earlier hint gives way, however it was given, to one that is a number of particles
+    words = separated(["pick", "t1.mrc", "--train=t1.mrc", "-lt1.mod", "--count-hint=80", "-opicks", "--mask=a=b"])
+    assert words == [
+        "pick", "t1.mrc", "--train", "t1.mrc", "-l", "t1.mod", "--count-hint", "80", "-o", "picks", "--mask", "a=b"
+    ]  # fmt: skip
+    told = summary(*words)
+    told.count = Count(0.2, 0.3, 0.5)
+    assert told.next_command == (
+        f"cetpick pick t1.mrc --train t1.mrc -l t1.mod --mask a=b {said} --count-hint 1 --train t2.mrc -o NEW"
     )
     assert summary().next_command == f"cetpick pick TOMOGRAMS --labels LABELS {said} --diameter 90 -o NEW"

@@ -68,6 +68,11 @@ def curate(
         typer.echo(
             f"not in CURATED, left alone: {', '.join(summary.skipped)} (--emptied: all picks there were deleted)"
         )
+    if kept and summary.untouched:
+        typer.echo(
+            f"as they were, so all picks count as particles: {', '.join(summary.untouched)} (where you did not look: "
+            "take the file out of CURATED)"
+        )
     for what, path in summary.files.items():
         typer.echo(f"wrote {path}: {sum(counts[what] for counts in summary.tomograms.values())} {what}")
     if summary.count:

@@ -90,6 +90,11 @@ class CurateSummary:
     command: list[str] = field(default_factory=list)
 
     @property
+    def untouched(self) -> list[str]:
+        """Names of tomograms where all picks are as they were."""
+        return [name for name, n in self.tomograms.items() if n["kept"] and not n["rejected"] + n["added"] + n["moved"]]
+
+    @property
     def next_command(self) -> str:
         """The command of a second round."""
         said = [
@@ -106,7 +111,7 @@ class CurateSummary:
         for word in words:
             if word in ("-o", "--output") or (self.count and word == "--count-hint"):
                 next(words)
-            elif word not in ("--overwrite", "--resume") and not word.startswith("--output="):
+            elif word not in ("--overwrite", "--resume"):
                 kept.append(word)
                 trained |= {Path(kept[-1]).resolve()} if kept[-2:-1] == ["--train"] else set()
         # all tomograms with labels or rejected places are learned from, unless some are named
@@ -156,6 +161,14 @@ def run_curate(
         labelled = _drawn(picks, given) if picks.name == SUGGESTED else {}
         infos = [info for info, _ in given]
         pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
+        for _, coordinates in pairs:
+            if coordinates.source and coordinates.source.resolve() == picks.resolve():
+                raise InputError(
+                    "is compared with itself",
+                    file=picks,
+                    expected="another file, with what you made of it",
+                    cure=f"name the files that you saved, such as {picks.parent / 'models'}",
+                )
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
         summary = CurateSummary(output=output, diameter=diameter, command=_command(picks))
         found = []
@@ -281,8 +294,17 @@ def _command(picks: Path) -> list[str]:
     """Words of the command that made the picks, none when it is not known or trained nothing."""
     folder = results_folder(picks)
     run = read_run(folder / RUN_FILE) if folder else None
-    words = [str(word) for word in run.values.get("arguments", ())] if run else []
-    return words if words[:1] == ["pick"] and "--labels" in words else []
+    words = separated(run.values.get("arguments", ())) if run else []
+    return words if words[:1] == ["pick"] and {"--labels", "-l"} & set(words) else []
+
+
+def separated(arguments: Sequence[str]) -> list[str]:
+    """The words of a command with each value apart from its option: --output=FOLDER and -oFOLDER are two."""
+    words = list[str]()
+    for word in arguments:
+        length = word.find("=") if word.startswith("--") else 2 * word.startswith(("-o", "-l", "-d"))
+        words += [word] if length <= 0 else filter(None, [word[:length], word[length:].removeprefix("=")])
+    return words
 
 
 def results_folder(path: Path) -> Path | None:
@@ -338,9 +360,20 @@ def _given(
 
 
 def _require_some_kept(picks: Path, found: Sequence[Curated], tolerance: float) -> None:
-    """Raise an InputError when points have nothing to do with the picks: there are some, and none where a pick was."""
+    """Raise an InputError when points have nothing to do with the picks: there are some, and none where a pick was.
+
+    Warns:
+        CetpickWarning: this is so of places of `suggest`; they are few, and may all be wrong.
+    """
     strange = [of.info.name for of in found if len(of.rejected) and len(of.added) and not len(of.kept) + of.moved]
-    if strange:
+    if strange and picks.name == SUGGESTED:
+        warnings.warn(
+            f"{picks}: all places in {', '.join(strange)} are taken for rejected, as no curated point there is near "
+            "one; if they were not deleted, the points are of another tomogram or binning",
+            CetpickWarning,
+            stacklevel=2,
+        )
+    elif strange:
         raise InputError(
             f"no pick is among the curated points of {', '.join(strange)}, though there are such",
             file=picks,
