@@ -515,6 +515,7 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     labels = kept.groupby("tomogram")["labels"].first().sum()
     told = ((1 / kept["chance"]).sum() + labels) / 2
     assert f"the answers tell of about {told:.0f} particles (" in out
+    assert ") in a tomogram, in the mean of those with answers\n" in out
     assert f"--reject round2/rejected.star --added round2/kept.star --count-hint {told:.0f} --diameter 60" in out
     record = json.loads((data / "round2" / "curate.json").read_text())
     files = ["suggested.star", "suggested.csv", *(f"models/{of}.mod" for of in names)]
@@ -649,4 +650,8 @@ def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
     assert told.next_command == (
         f"cetpick pick t1.mrc --train t1.mrc -l t1.mod --mask a=b {said} --count-hint 1 --train t2.mrc -o NEW"
     )
+    # the published method knows neither rejected places nor a number
+    told = summary("pick", "t1.mrc", "--labels", "t1.mod", "--mode", "paper", "-o", "picks")
+    told.count = Count(10, 20, 30)
+    assert told.next_command == ("cetpick pick t1.mrc --labels t1.mod --mode paper --added 'r/my added.star' -o NEW")
     assert summary().next_command == f"cetpick pick TOMOGRAMS --labels LABELS {said} --diameter 90 -o NEW"

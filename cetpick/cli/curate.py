@@ -77,7 +77,8 @@ def curate(
         typer.echo(f"wrote {path}: {sum(counts[what] for counts in summary.tomograms.values())} {what}")
     if summary.count:
         low, expected, high = summary.count
-        typer.echo(f"the answers tell of about {expected:.0f} particles ({low:.0f} to {high:.0f}) in a tomogram")
+        told = f"about {expected:.0f} particles ({low:.0f} to {high:.0f})"
+        typer.echo(f"the answers tell of {told} in a tomogram, in the mean of those with answers")
     if not summary.files:
         typer.echo("nothing was deleted or added")
         return

@@ -6,6 +6,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +97,15 @@ class CurateSummary:
 
     @property
     def next_command(self) -> str:
-        """The command of a second round."""
+        """The command of a second round; without what its way to train does not know."""
+        paper = ("--mode", "paper") in pairwise(self.command)
         said = [
             word
             for what, path in self.files.items()
+            if not (paper and what == "rejected")
             for word in ("--reject" if what == "rejected" else "--added", str(path))
         ]
-        said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count else []
+        said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count and not paper else []
         if not self.command:
             return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"
         words = iter(self.command)
