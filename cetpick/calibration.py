@@ -250,9 +250,11 @@ def sampling_chances(scores: ArrayLike, number: int) -> Floats:
         (m,), their sum is `number`, or m if that is less.
     """
     values = np.asarray(scores, np.float64)
-    sure = np.full(len(values), len(values) <= number)
+    if len(values) <= number:
+        return np.ones(len(values))
+    sure = np.zeros(len(values), bool)
     while True:
-        chances = np.where(sure, 1.0, (number - sure.sum()) * values / max(values[~sure].sum(), 1e-300))
+        chances = np.where(sure, 1.0, (number - sure.sum()) * values / values[~sure].sum())
         if (chances <= 1).all():
             return chances
         sure |= chances >= 1

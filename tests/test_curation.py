@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cetpick import scouting
-from cetpick.calibration import count_from_sample, within
+from cetpick.calibration import Count, count_from_sample, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError
@@ -29,7 +29,7 @@ from cetpick.preprocess import prepare
 from cetpick.records import Grid, TomogramInfo
 from cetpick.scouting import scout
 from cetpick.training import model_settings, train
-from cetpick.workflows.curate import CurateSummary, compare, run_curate
+from cetpick.workflows.curate import CurateSummary, _drawn, compare, run_curate, separated
 from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_places
 from cetpick.workflows.pick import _warn_of_untrained
 from cetpick.workflows.suggest import choose, run_suggest
@@ -515,9 +515,11 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     labels = kept.groupby("tomogram")["labels"].first().sum()
     told = ((1 / kept["chance"]).sum() + labels) / 2
     assert f"the answers tell of about {told:.0f} particles (" in out
+    assert ") in a tomogram, in the mean of those with answers\n" in out
     assert f"--reject round2/rejected.star --added round2/kept.star --count-hint {told:.0f} --diameter 60" in out
     record = json.loads((data / "round2" / "curate.json").read_text())
-    assert set(record["inputs"]) == {"out/suggest/suggested.star", *(f"out/suggest/models/{of}.mod" for of in names)}
+    files = ["suggested.star", "suggested.csv", *(f"models/{of}.mod" for of in names)]
+    assert set(record["inputs"]) == {f"out/suggest/{file}" for file in files}
     told = record["tomograms"]
     assert told[name] == {"kept": len(expected) - 1, "rejected": 1, "added": 0, "moved": 0}
     assert sum(counts["kept"] for counts in told.values()) == 9
@@ -538,6 +540,89 @@ def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
     assert not within(rows[["x", "y", "z"]].to_numpy(), first[["x", "y", "z"]].to_numpy(), DIAMETER / 20).any()
     with pytest.raises(InputError, match="holds no results"):
         run_suggest(data / "labels")
+    # what is given twice, or nearly so, counts once
+    write_table(data / "again" / f"{name}.csv", first[["x", "y", "z"]] + 0.5)
+    twice = run_suggest(
+        data / "out", number=30, tomograms=3, labels=[data / "labels", data / "again"], overwrite=True
+    ).places
+    assert set(twice["labels"][twice["tomogram"] == name]) == {len(first)}
+
+
+def test_answers_are_counted_with_the_chances_of_these_very_places_or_not_at_all(data: Path) -> None:
+    places = run_suggest(data / "out", number=12, tomograms=3).places
+    star, file = data / "out" / "suggest" / "suggested.star", data / "out" / "suggest" / "suggested.csv"
+
+    def count() -> object:
+        return run_curate(star, [star.parent / "models"], output=data / "round2", overwrite=True).count
+
+    told = count()
+    in_all = np.array(count_from_sample(places["chance"]))
+    assert told == pytest.approx(in_all / places["tomogram"].nunique())
+    places.iloc[::-1].to_csv(file, index=False)  # in another order
+    assert count() == pytest.approx(told)
+    for column, value in (("chance", "0"), ("chance", "much"), ("chance", ""), ("chance", "-1"), ("labels", "")):
+        places.astype(str).assign(**{column: [value, *places[column][1:].astype(str)]}).to_csv(file, index=False)
+        with pytest.warns(CetpickWarning, match="the answers tell no number"):
+            assert count() is None
+    for text in (None, b"", b'x,"\n', b"\xf9\x00", places[1:].to_csv(index=False).encode()):
+        file.unlink()
+        if text is not None:
+            file.write_bytes(text)
+        with pytest.warns(CetpickWarning, match="the answers tell no number"):
+            assert count() is None
+        file.touch()
+
+
+def test_a_tomogram_may_be_called_anything(tmp_path: Path) -> None:
+    drawn = pd.DataFrame({"tomogram": ["001", "NA"], "x": 5.0, "y": 5.0, "z": 5.0, "chance": [0.5, 0.25], "labels": 2})
+    drawn.to_csv(tmp_path / "suggested.csv", index=False)
+    given = [(info(name), table([5, 5, 5])) for name in ("001", "NA")]
+    assert _drawn(tmp_path / "suggested.star", given) == {"001": 2, "NA": 2}
+    assert [float(places["chance"].iloc[0]) for _, places in given] == [0.5, 0.25]
+
+
+def test_a_tomogram_whose_places_are_all_wrong_may_have_particles_beside_them(data: Path) -> None:
+    summary = run_suggest(data / "out", number=6, tomograms=2)
+    name = next(iter(summary.tomograms))
+    shown = summary.places[summary.places["tomogram"] == name]
+    far = np.array([[x, y, 10] for x in range(3, 48, 4) for y in range(3, 48, 4)], float)
+    far = far[~within(far, xyz_of(summary.output / "suggested.csv"), DIAMETER / 20 + 1)][:1]
+    mod(summary.models[name], data / f"{name}.mrc", far)
+    with pytest.warns(CetpickWarning, match=f"all places in {name} are taken for rejected"):
+        curated = run_curate(summary.star, [summary.star.parent / "models"], output=data / "round2", keep=True)
+    assert curated.tomograms[name] == {"kept": 0, "rejected": len(shown), "added": 1, "moved": 0}
+    assert curated.untouched == [other for other in summary.tomograms if other != name]
+
+
+def test_places_that_were_not_edited_are_told_and_the_list_itself_is_no_answer(data: Path, cetpick: Run) -> None:
+    names = list(run_suggest(data / "out", number=6, tomograms=2).tomograms)
+    _, out, _ = cetpick("curate", "out/suggest/suggested.star", "out/suggest/models", "--kept", "-o", "round2")
+    assert f"all picks count as particles: {', '.join(names)} (where you did not look" in out
+    code, _, err = cetpick("curate", "out/suggest/suggested.star", "out/suggest", "--kept", "-o", "other")
+    assert code == 2
+    assert "out/suggest/suggested.star: is compared with itself" in err
+    assert "such as out/suggest/models" in err
+
+
+def test_no_particle_among_the_places_tells_no_number(data: Path, cetpick: Run) -> None:
+    for name in run_suggest(data / "out", number=6, tomograms=2).tomograms:
+        mod(data / "out" / "suggest" / "models" / f"{name}.mod", data / f"{name}.mrc", np.empty((0, 3)))
+    arguments = ("curate", "out/suggest/suggested.star", "out/suggest/models", "--kept", "-o", "round2")
+    code, out, err = cetpick(*arguments)
+    assert (code, err) == (0, "")
+    assert "6 rejected" in out
+    assert "tell" not in out
+    assert "--count-hint" not in out
+    assert json.loads(cetpick(*arguments, "--overwrite", "--json")[1])["count"] is None
+
+
+def test_what_is_said_of_numbers_that_cannot_be(data: Path, cetpick: Run) -> None:
+    assert "found: 0" in cetpick("suggest", "out", "--tomograms", 0)[2]
+    code, out, err = cetpick("suggest", "out", "--tomograms", 1, "--number", 10**6)
+    assert (code, err) == (0, "")
+    places = pd.read_csv("out/suggest/suggested.csv")
+    assert f"{len(places)} places: these tomograms have no more candidates off the labels" in out
+    assert set(places["chance"]) == {1}
 
 
 def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
@@ -555,4 +640,18 @@ def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
     assert summary(*words, paths=("t1.mrc", "t2.mrc")).next_command == (
         f"cetpick pick t1.mrc --train t1.mrc --labels t1.mod -d 90 {said} --train t2.mrc -o NEW"
     )
+    # an earlier hint gives way, however it was given, to one that is a number of particles
+    words = separated(["pick", "t1.mrc", "--train=t1.mrc", "-lt1.mod", "--count-hint=80", "-opicks", "--mask=a=b"])
+    assert words == [
+        "pick", "t1.mrc", "--train", "t1.mrc", "-l", "t1.mod", "--count-hint", "80", "-o", "picks", "--mask", "a=b"
+    ]  # fmt: skip
+    told = summary(*words)
+    told.count = Count(0.2, 0.3, 0.5)
+    assert told.next_command == (
+        f"cetpick pick t1.mrc --train t1.mrc -l t1.mod --mask a=b {said} --count-hint 1 --train t2.mrc -o NEW"
+    )
+    # the published method knows neither rejected places nor a number
+    told = summary("pick", "t1.mrc", "--labels", "t1.mod", "--mode", "paper", "-o", "picks")
+    told.count = Count(10, 20, 30)
+    assert told.next_command == ("cetpick pick t1.mrc --labels t1.mod --mode paper --added 'r/my added.star' -o NEW")
     assert summary().next_command == f"cetpick pick TOMOGRAMS --labels LABELS {said} --diameter 90 -o NEW"

@@ -59,18 +59,26 @@ def curate(
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
     )  # fmt: skip
     if as_json:
-        opt.print_json(vars(summary) | {"next": summary.next_command})
+        opt.print_json(
+            vars(summary) | {"count": summary.count and summary.count._asdict(), "next": summary.next_command}
+        )
         return
     opt.print_table([{"tomogram": name, **counts} for name, counts in summary.tomograms.items()])
     if summary.skipped:
         typer.echo(
             f"not in CURATED, left alone: {', '.join(summary.skipped)} (--emptied: all picks there were deleted)"
         )
+    if kept and summary.untouched:
+        typer.echo(
+            f"as they were, so all picks count as particles: {', '.join(summary.untouched)} (where you did not look: "
+            "take the file out of CURATED)"
+        )
     for what, path in summary.files.items():
         typer.echo(f"wrote {path}: {sum(counts[what] for counts in summary.tomograms.values())} {what}")
     if summary.count:
         low, expected, high = summary.count
-        typer.echo(f"the answers tell of about {expected:.0f} particles ({low:.0f} to {high:.0f}) in a tomogram")
+        told = f"about {expected:.0f} particles ({low:.0f} to {high:.0f})"
+        typer.echo(f"the answers tell of {told} in a tomogram, in the mean of those with answers")
     if not summary.files:
         typer.echo("nothing was deleted or added")
         return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from cetpick.calibration import Count, count_from_sample, within
 from cetpick.config import ModelSettings
-from cetpick.errors import InputError
+from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.io.atomic import all_or_none
 from cetpick.io.coordinates import pair_files, read_coordinates, write_coordinates
@@ -74,7 +76,8 @@ class CurateSummary:
         skipped: names of tomograms with picks and no curated point, taken as not looked at.
         files: that were written, by what they hold.
         diameter: of the particle, angstrom.
-        count: particles in a tomogram, told by the answers to places that were drawn at random; None without.
+        count: particles in a tomogram, told by the answers to places that were drawn at random; None when they tell
+            none.
         command: words of the command that made the picks, when it trained on labels.
     """
 
@@ -88,14 +91,21 @@ class CurateSummary:
     command: list[str] = field(default_factory=list)
 
     @property
+    def untouched(self) -> list[str]:
+        """Names of tomograms where all picks are as they were."""
+        return [name for name, n in self.tomograms.items() if n["kept"] and not n["rejected"] + n["added"] + n["moved"]]
+
+    @property
     def next_command(self) -> str:
-        """The command of a second round."""
+        """The command of a second round; without what its way to train does not know."""
+        paper = ("--mode", "paper") in pairwise(self.command)
         said = [
             word
             for what, path in self.files.items()
+            if not (paper and what == "rejected")
             for word in ("--reject" if what == "rejected" else "--added", str(path))
         ]
-        said += ["--count-hint", f"{self.count.expected:.0f}"] if self.count else []
+        said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count and not paper else []
         if not self.command:
             return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"
         words = iter(self.command)
@@ -104,7 +114,7 @@ class CurateSummary:
         for word in words:
             if word in ("-o", "--output") or (self.count and word == "--count-hint"):
                 next(words)
-            elif word not in ("--overwrite", "--resume") and not word.startswith("--output="):
+            elif word not in ("--overwrite", "--resume"):
                 kept.append(word)
                 trained |= {Path(kept[-1]).resolve()} if kept[-2:-1] == ["--train"] else set()
         # all tomograms with labels or rejected places are learned from, unless some are named
@@ -151,9 +161,17 @@ def run_curate(
     record = RunRecord("curate", settings)
     with record.keeping_warnings():
         given, diameter = _given(picks, tomograms, diameter, options)
-        labelled = _drawn(picks, given)
+        labelled = _drawn(picks, given) if picks.name == SUGGESTED else {}
         infos = [info for info, _ in given]
         pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
+        for _, coordinates in pairs:
+            if coordinates.source and coordinates.source.resolve() == picks.resolve():
+                raise InputError(
+                    "is compared with itself",
+                    file=picks,
+                    expected="another file, with what you made of it",
+                    cure=f"name the files that you saved, such as {picks.parent / 'models'}",
+                )
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
         summary = CurateSummary(output=output, diameter=diameter, command=_command(picks))
         found = []
@@ -181,7 +199,8 @@ def run_curate(
                 summary.files[what] = output / f"{what}.star"
                 write_coordinates(summary.files[what], filled, format="relion5" if relion5 else "relion31")
         sources = [coordinates.source for _, coordinates in pairs if coordinates.source]
-        record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *sources]))
+        tables_read = [picks.with_name(SUGGESTED_TABLE)] if labelled else []
+        record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *tables_read, *sources]))
         record.values["outputs"] = [str(path) for path in summary.files.values()]
         record.values |= {"count": summary.count and summary.count._asdict()}
         record.values |= {"diameter": diameter, "tomograms": summary.tomograms, "skipped": summary.skipped}
@@ -219,29 +238,57 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
 
 
 def _drawn(picks: Path, given: Sequence[tuple[TomogramInfo, pd.DataFrame]]) -> dict[str, int]:
-    """Add to suggested places their chance to be such; returns the known labels of each tomogram that has any."""
+    """Add to suggested places their chance to be such; returns the known labels of each tomogram that has any.
+
+    Warns:
+        CetpickWarning: the table is not that of these places; then nothing is added, as the rest is no fair sample.
+    """
     table = picks.with_name(SUGGESTED_TABLE)
-    if picks.name != SUGGESTED or not table.is_file():
-        return {}
-    drawn = pd.read_csv(table, dtype={"tomogram": str})
-    if not {"tomogram", "x", "y", "z", "chance", "labels"} <= set(drawn):
-        return {}
-    found = {}
+    drawn = _drawn_places(table)
+    found, chances = dict[str, int](), dict[str, NDArray[np.float64]]()
     for info, places in given:
         rows = drawn[drawn["tomogram"] == info.name]
         xyz, of_rows = (as_points(of[["x", "y", "z"]]) for of in (places, rows))
         partner = match(xyz, np.zeros(len(xyz)), of_rows, TOLERANCE)
-        if len(rows) and len(rows) == len(places) and (partner >= 0).all():
-            places["chance"] = rows["chance"].to_numpy()[partner]
+        if len(rows) != len(places) or (partner < 0).any():
+            warnings.warn(
+                f"{table}: does not tell the chances of the places in {picks.name}, as `cetpick suggest` wrote it "
+                "beside it, so the answers tell no number of particles",
+                CetpickWarning,
+                stacklevel=2,
+            )
+            return {}
+        if len(rows):
             found[info.name] = int(rows["labels"].iloc[0])
+            chances[info.name] = rows["chance"].to_numpy()[partner]
+    for info, places in given:
+        if info.name in found:
+            places["chance"] = chances[info.name]
     return found
 
 
+def _drawn_places(table: Path) -> pd.DataFrame:
+    """The table of suggested places; without rows when there is none, or it cannot be used."""
+    numbers = ["x", "y", "z", "chance", "labels"]
+    try:
+        # a tomogram may be called 001, or NA
+        drawn = pd.read_csv(table, dtype=str, keep_default_na=False)
+        drawn = drawn[["tomogram"]].join(drawn[numbers].astype(float))
+    except (OSError, ValueError, KeyError):
+        drawn = pd.DataFrame(columns=["tomogram", *numbers])
+    usable = np.isfinite(drawn[numbers].to_numpy(float)).all() and drawn["chance"].between(0, 1, "right").all()
+    return drawn if usable else drawn[:0]
+
+
 def _told_count(found: Sequence[Curated], labelled: Mapping[str, int]) -> Count | None:
-    """Particles in a tomogram, labels included, in the mean of those whose suggested places were looked at."""
-    if not found:
+    """Particles in a tomogram, labels included, in the mean of those whose suggested places were looked at.
+
+    None when no place is a particle: that there are few may as well be bad luck.
+    """
+    chances = np.concatenate([np.empty(0), *(of.chances for of in found)])
+    if not len(chances):
         return None
-    hidden = count_from_sample(np.concatenate([of.chances for of in found]))
+    hidden = count_from_sample(chances)
     labels = sum(labelled[of.info.name] for of in found)
     return Count(*((number + labels) / len(found) for number in hidden))
 
@@ -250,8 +297,17 @@ def _command(picks: Path) -> list[str]:
     """Words of the command that made the picks, none when it is not known or trained nothing."""
     folder = results_folder(picks)
     run = read_run(folder / RUN_FILE) if folder else None
-    words = [str(word) for word in run.values.get("arguments", ())] if run else []
-    return words if words[:1] == ["pick"] and "--labels" in words else []
+    words = separated(run.values.get("arguments", ())) if run else []
+    return words if words[:1] == ["pick"] and {"--labels", "-l"} & set(words) else []
+
+
+def separated(arguments: Sequence[str]) -> list[str]:
+    """The words of a command with each value apart from its option: --output=FOLDER and -oFOLDER are two."""
+    words = list[str]()
+    for word in arguments:
+        length = word.find("=") if word.startswith("--") else 2 * word.startswith(("-o", "-l", "-d"))
+        words += [word] if length <= 0 else filter(None, [word[:length], word[length:].removeprefix("=")])
+    return words
 
 
 def results_folder(path: Path) -> Path | None:
@@ -307,9 +363,20 @@ def _given(
 
 
 def _require_some_kept(picks: Path, found: Sequence[Curated], tolerance: float) -> None:
-    """Raise an InputError when points have nothing to do with the picks: there are some, and none where a pick was."""
+    """Raise an InputError when points have nothing to do with the picks: there are some, and none where a pick was.
+
+    Warns:
+        CetpickWarning: this is so of places of `suggest`; they are few, and may all be wrong.
+    """
     strange = [of.info.name for of in found if len(of.rejected) and len(of.added) and not len(of.kept) + of.moved]
-    if strange:
+    if strange and picks.name == SUGGESTED:
+        warnings.warn(
+            f"{picks}: all places in {', '.join(strange)} are taken for rejected, as no curated point there is near "
+            "one; if they were not deleted, the points are of another tomogram or binning",
+            CetpickWarning,
+            stacklevel=2,
+        )
+    elif strange:
         raise InputError(
             f"no pick is among the curated points of {', '.join(strange)}, though there are such",
             file=picks,

@@ -1,8 +1,7 @@
-"""The folder of results of `pick`: a record beside the files of each tomogram, and what a run set out to do.
+"""The results of a tomogram in the folder of `pick`: its files, and a record beside them.
 
 `records/<name>.json` is written before the files of a tomogram, without them, and again after them: what it names is
-complete. `run.<i>of<N>.json` tells what shard i of N set out to do and how it fared; a whole run is called 1of1 until
-it is done. `run.json` tells it of all. Nothing here needs torch, or the voxels of a tomogram.
+complete. What a run set out to do is in runs.py. Nothing here needs torch, or the voxels of a tomogram.
 """
 
 from __future__ import annotations

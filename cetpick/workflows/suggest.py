@@ -19,7 +19,6 @@ from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.curate import SUGGESTED, SUGGESTED_TABLE, read_results
-from cetpick.workflows.inputs import joined_points
 from cetpick.workflows.record import prepare_output
 from cetpick.workflows.results import tomogram_files
 
@@ -79,7 +78,7 @@ def run_suggest(
         InputError: no stored candidates, or unusable input; nothing was written.
     """
     if number < 1 or (tomograms is not None and tomograms < 1):
-        raise InputError("unusable number", expected="at least 1", found=min(number, tomograms or number))
+        raise InputError("unusable number", expected="at least 1", found=number if number < 1 else tomograms)
     output = results / FOLDER
     records, model = read_results(results)
     infos = {record.info.name: record.info for record in records}
@@ -91,9 +90,11 @@ def run_suggest(
         info, path = record.info, tomogram_files(results, record.info.name)[2]
         if not record.holds(results, path):
             continue
-        known = np.vstack([as_points(record.labels), joined_points([file for of, file in pairs if of is info])])
+        known, radius = as_points(record.labels), model.diameter / 2 / info.grid.voxel_size
+        for xyz in (file.xyz for of, file in pairs if of is info):
+            known = np.vstack([known, xyz[~within(xyz, known, radius)]])  # each particle counts once
         table = read_table(path, info).table
-        table = table[~within(as_points(table[["x", "y", "z"]]), known, model.diameter / 2 / info.grid.voxel_size)]
+        table = table[~within(as_points(table[["x", "y", "z"]]), known, radius)]
         tables.append(table.assign(tomogram=info.name, labels=len(known)))
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
