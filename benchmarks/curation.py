@@ -23,7 +23,7 @@ import pandas as pd
 
 from benchmarks import accuracy
 from benchmarks.accuracy import DataSet, points
-from cetpick.calibration import count_from_sample, within
+from cetpick.calibration import count_from_answers, within
 from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
 from cetpick.io.atomic import replacing
@@ -87,19 +87,20 @@ def drawn(known: Known, number: int, rng: np.random.Generator) -> Known:
     return Known(labels=both[chosen & is_label], rejected=both[chosen & ~is_label])
 
 
-def answered(suggested: pd.DataFrame, truth: Points, radius: float) -> Known:
+def answered(suggested: pd.DataFrame, considered: pd.DataFrame, truth: Points, radius: float) -> Known:
     """Places as a person answers who knows the truth: one on each particle is kept where it is, others are rejected.
 
     A second one on a particle is neither: `curate` takes it for moved.
 
     Args:
         suggested: table of `cetpick suggest`.
+        considered: its table of all candidates.
         truth: (n, 3) particles, voxels.
         radius: of a particle, voxels.
     """
     places = as_points(suggested[["x", "y", "z"]])
     kept = match(places, np.zeros(len(places)), truth, radius) >= 0
-    hidden = count_from_sample(suggested["chance"].to_numpy()[kept])
+    hidden = count_from_answers(considered["score"], suggested["score"], kept)
     count = hidden.expected + float(suggested["labels"].iloc[0])
     return Known(labels=places[kept], rejected=places[~within(places, truth, radius)], count=count)
 
@@ -118,7 +119,8 @@ def corrections(run: Run, dataset: DataSet, base: Path, work: Path, labels: Poin
         return drawn(errors(as_points(picks), truth, labels, radius), run.corrections, rng)
     command = ["suggest", base / TRAIN_PICKS, "--number", run.corrections, "--labels", base / "labels", "--overwrite"]
     tool([*command, "--seed", run.seed], work / "suggest.txt", None)
-    return answered(pd.read_csv(base / TRAIN_PICKS / "suggest" / "suggested.csv"), truth, radius)
+    folder = base / TRAIN_PICKS / "suggest"
+    return answered(*(pd.read_csv(folder / name) for name in ("suggested.csv", "candidates.csv")), truth, radius)
 
 
 def tool(arguments: Sequence[object], log: Path, threads: int | None) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from scipy.special import logsumexp, ndtri
+from scipy.special import expit, logit, logsumexp, ndtri
 
 from cetpick.geometry import Points
 
@@ -25,6 +25,8 @@ AT_THE_TOP = 0.8
 HINT_SPREAD = 0.5
 """Standard deviation of the logarithm of a count that a user expects."""
 
+SHIFT, SURE = 1.5, 1e-6
+"""Standard deviation of how far all logits may be off before anybody looked, and how sure a score is at most."""
 EVEN = 0.5
 """Usual threshold."""
 
@@ -274,17 +276,25 @@ def systematic_sample(chances: ArrayLike, rng: np.random.Generator) -> NDArray[n
     return np.flatnonzero(np.diff(reached, prepend=0.0) > 0)
 
 
-def count_from_sample(chances: ArrayLike) -> Count:
-    """Particles among candidates of which a sample was looked at (Horvitz and Thompson 1952), whatever their scores.
+def count_from_answers(scores: ArrayLike, asked: ArrayLike, particles: ArrayLike) -> Count:
+    """Particles among candidates of which some were looked at that were chosen by nothing but their scores.
+
+    The answers tell by how much all logits are too high or too low. That has a posterior, with a normal prior, and
+    each shift a number of particles.
 
     Args:
-        chances: (n,) of those in the sample that are particles, to be in it.
+        scores: (m,) of all candidates, probabilities.
+        asked: (n,) of those that were looked at.
+        particles: (n,) whether they are.
+
+    Returns:
+        Median and limits.
     """
-    of = np.asarray(chances, np.float64)
-    number = float((1 / of).sum())
-    if not number:
-        return Count(0.0, 0.0, 0.0)
-    # draws taken as independent: a systematic sample scatters less
-    deviation = np.sqrt(((1 - of) / of**2).sum()) / number
-    low, expected, high = number * np.exp(deviation * ndtri(COUNT_QUANTILES))
-    return Count(float(max(len(of), low)), float(expected), float(high))
+    shifts = np.linspace(-4 * SHIFT, 4 * SHIFT, 241)[:, None]
+    logits, of_asked = (logit(np.clip(np.asarray(of, np.float64), SURE, 1 - SURE)) for of in (scores, asked))
+    found, answered = of_asked + shifts, np.asarray(particles, bool)
+    log_weight = -np.logaddexp(0, np.where(answered, -found, found)).sum(axis=1) - (shifts[:, 0] / SHIFT) ** 2 / 2
+    held, edges = np.histogram(logits, 512)
+    numbers = expit((edges[1:] + edges[:-1]) / 2 + shifts) @ held
+    cumulative = np.cumsum(np.exp(log_weight - log_weight.max()))
+    return Count(*np.interp(COUNT_QUANTILES, cumulative / cumulative[-1], numbers).tolist())

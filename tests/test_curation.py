@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit, logit
 
 from cetpick import scouting
-from cetpick.calibration import Count, count_from_sample, within
+from cetpick.calibration import Count, count_from_answers, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning, InputError
@@ -270,6 +271,15 @@ def data(picked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture
+def probabilities(data: Path) -> None:
+    """The same results as if their scores were probabilities."""
+    for file in (data / "out" / "records").iterdir():
+        record = json.loads(file.read_text())
+        record["maker"]["calibrated"] = True
+        file.write_text(json.dumps(record))
+
+
 def test_what_was_rejected_does_not_come_back_as_a_pick(data: Path, cetpick: Run) -> None:
     before, candidates = xyz_of(data / "out" / "b.csv"), len(xyz_of(data / "out" / "candidates" / "b.csv"))
     write_table(data / "rejected" / "b.csv", table(before[:4] + 0.5))
@@ -319,8 +329,9 @@ def test_what_was_kept_deleted_added_and_moved_is_told_apart() -> None:
     assert found.added.to_numpy().tolist() == [[54, 10, 10], [90, 90, 10]]
     assert found.counts == {"kept": 2, "rejected": 1, "added": 2, "moved": 2}
     # the third was moved to a new point, the last one a second pick of a particle
-    drawn = compare(info(), picks.assign(chance=[0.1, 0.2, 0.3, 0.4, 0.5]), points, tolerance=2, radius=5)
-    assert drawn.chances.tolist() == [0.1, 0.3, 0.4]
+    drawn = compare(info(), picks.assign(asked=picks["score"]), points, tolerance=2, radius=5)
+    assert drawn.asked.tolist() == [0.9, 0.8, 0.7, 0.6, 0.5]
+    assert drawn.particles.tolist() == [True, False, True, True, False]
     # a point belongs to one pick
     close = compare(info(), table([[10, 10, 10], [11, 10, 10]]), np.array([[10.4, 10, 10]]), tolerance=2, radius=0.1)
     assert close.kept.to_numpy().tolist() == [[10, 10, 10]]
@@ -448,29 +459,33 @@ def test_places_are_drawn_in_proportion_to_their_scores() -> None:
     expected = {0.9: 40 * 0.9, 0.3: 60 * 0.3, 0.01: 900 * 0.01}
     for score, mass in expected.items():
         assert (found["score"] == score).sum() == pytest.approx(2000 * mass / sum(expected.values()), rel=0.05)
-        assert found["chance"][found["score"] == score].to_numpy() == pytest.approx(20 * score / sum(expected.values()))
     # all there are, when more are asked for; and what would be drawn more than once is drawn for certain
     assert len(chosen([scored("t", scores)], 5000)) == len(scores)
     few = chosen([scored("t", [0.99] * 5 + [0.001] * 100)], 10)
-    assert (few["chance"][few["score"] == 0.99] == 1).all()
+    assert (few["score"] == 0.99).sum() == 5
     assert len(few) == 10
 
 
-def test_answers_to_drawn_places_tell_the_number_whatever_the_scores_say() -> None:
-    """Of 100 candidates of score .8 only 30 are particles, and 10 of 200 of score .2: 40 in all, 120 by the scores."""
+def test_answers_to_drawn_places_tell_the_number_where_scores_promise_too_many() -> None:
+    """Of 100 candidates of score .8 about 31 are particles, and 5 of 200 of score .2: 36 in all, 120 by the scores."""
     rng = np.random.default_rng(3)
-    table = scored("t", [0.8] * 100 + [0.2] * 200)
-    told, inside = [], 0
+    scores = np.array([0.8] * 100 + [0.2] * 200)
+    probable = expit(logit(scores) - 2.2)
+    table = scored("t", scores)
+    told, inside, most = [], 0, 0.0
     for seed in range(200):
-        particle = np.r_[rng.permutation(100) < 30, rng.permutation(200) < 10]
+        particle = rng.random(300) < probable
         found = chosen([table], 20, seed=seed)
-        count = count_from_sample(found["chance"].to_numpy()[particle[(found["x"] / 10).astype(int)]])
-        told.append(count.expected)
-        inside += count.low <= 40 <= count.high
-    assert np.mean(told) == pytest.approx(40, rel=0.1)
-    assert 0.6 < inside / 200 < 0.95
-    assert count_from_sample([]) == (0, 0, 0)
-    assert count_from_sample([1, 1, 1]) == (3, 3, 3)
+        low, expected, high = count_from_answers(scores, found["score"], particle[(found["x"] / 10).astype(int)])
+        assert low < expected < high
+        told.append(expected)
+        inside += low <= particle.sum() <= high
+        most = max(most, expected)
+    assert np.median(told) == pytest.approx(probable.sum(), rel=0.15)
+    assert 0.65 < inside / 200 < 0.97
+    assert most < 120
+    # scores that are right stay as they are
+    assert count_from_answers([0.9] * 100, [0.9] * 20, [True] * 18 + [False] * 2).expected == pytest.approx(90, abs=1)
 
 
 def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:
@@ -485,6 +500,7 @@ def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:
     assert sum("t0" in names for names in first) < 3
 
 
+@pytest.mark.usefixtures("probabilities")
 def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from cetpick.cli import main; main()"
 
@@ -497,7 +513,6 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     out = run("suggest", "out", "--number", 10)
     places = pd.read_csv("out/suggest/suggested.csv")
     assert len(places) == 10
-    assert places["chance"].between(0, 1).all()
     (name, *_) = names = list(places["tomogram"].unique())
     assert len(names) == 2
     assert f"3dmod {name}.mrc out/suggest/models/{name}.mod" in out
@@ -513,12 +528,14 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     out = run(*last[1:])
     kept = places.drop(places.index[places["tomogram"] == name][0])
     labels = kept.groupby("tomogram")["labels"].first().sum()
-    told = ((1 / kept["chance"]).sum() + labels) / 2
+    considered = pd.read_csv("out/suggest/candidates.csv", dtype={"tomogram": str})
+    hidden = count_from_answers(considered["score"], places["score"], places.index.isin(kept.index))
+    told = (hidden.expected + labels) / 2
     assert f"the answers tell of about {told:.0f} particles (" in out
     assert ") in a tomogram, in the mean of those with answers\n" in out
     assert f"--reject round2/rejected.star --added round2/kept.star --count-hint {told:.0f} --diameter 60" in out
     record = json.loads((data / "round2" / "curate.json").read_text())
-    files = ["suggested.star", "suggested.csv", *(f"models/{of}.mod" for of in names)]
+    files = ["suggested.star", "suggested.csv", "candidates.csv", *(f"models/{of}.mod" for of in names)]
     assert set(record["inputs"]) == {f"out/suggest/{file}" for file in files}
     told = record["tomograms"]
     assert told[name] == {"kept": len(expected) - 1, "rejected": 1, "added": 0, "moved": 0}
@@ -548,7 +565,8 @@ def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
     assert set(twice["labels"][twice["tomogram"] == name]) == {len(first)}
 
 
-def test_answers_are_counted_with_the_chances_of_these_very_places_or_not_at_all(data: Path) -> None:
+@pytest.mark.usefixtures("probabilities")
+def test_answers_are_counted_with_the_scores_of_these_very_places_or_not_at_all(data: Path) -> None:
     places = run_suggest(data / "out", number=12, tomograms=3).places
     star, file = data / "out" / "suggest" / "suggested.star", data / "out" / "suggest" / "suggested.csv"
 
@@ -556,11 +574,12 @@ def test_answers_are_counted_with_the_chances_of_these_very_places_or_not_at_all
         return run_curate(star, [star.parent / "models"], output=data / "round2", overwrite=True).count
 
     told = count()
-    in_all = np.array(count_from_sample(places["chance"]))
+    scores = pd.read_csv(file.with_name("candidates.csv"))["score"]
+    in_all = np.array(count_from_answers(scores, places["score"], np.ones(len(places))))
     assert told == pytest.approx(in_all / places["tomogram"].nunique())
     places.iloc[::-1].to_csv(file, index=False)  # in another order
     assert count() == pytest.approx(told)
-    for column, value in (("chance", "0"), ("chance", "much"), ("chance", ""), ("chance", "-1"), ("labels", "")):
+    for column, value in (("score", "2"), ("score", "much"), ("score", ""), ("score", "-1"), ("labels", "")):
         places.astype(str).assign(**{column: [value, *places[column][1:].astype(str)]}).to_csv(file, index=False)
         with pytest.warns(CetpickWarning, match="the answers tell no number"):
             assert count() is None
@@ -571,14 +590,23 @@ def test_answers_are_counted_with_the_chances_of_these_very_places_or_not_at_all
         with pytest.warns(CetpickWarning, match="the answers tell no number"):
             assert count() is None
         file.touch()
+    places.to_csv(file, index=False)
+    assert count() == pytest.approx(told)
+    file.with_name("candidates.csv").unlink()
+    assert count() is None
+
+
+def test_scores_that_are_no_probabilities_tell_no_number(data: Path) -> None:
+    star = run_suggest(data / "out", number=12).star
+    assert run_curate(star, [star.parent / "models"], output=data / "round2").count is None
 
 
 def test_a_tomogram_may_be_called_anything(tmp_path: Path) -> None:
-    drawn = pd.DataFrame({"tomogram": ["001", "NA"], "x": 5.0, "y": 5.0, "z": 5.0, "chance": [0.5, 0.25], "labels": 2})
+    drawn = pd.DataFrame({"tomogram": ["001", "NA"], "x": 5.0, "y": 5.0, "z": 5.0, "score": [0.5, 0.25], "labels": 2})
     drawn.to_csv(tmp_path / "suggested.csv", index=False)
     given = [(info(name), table([5, 5, 5])) for name in ("001", "NA")]
     assert _drawn(tmp_path / "suggested.star", given) == {"001": 2, "NA": 2}
-    assert [float(places["chance"].iloc[0]) for _, places in given] == [0.5, 0.25]
+    assert [float(places["asked"].iloc[0]) for _, places in given] == [0.5, 0.25]
 
 
 def test_a_tomogram_whose_places_are_all_wrong_may_have_particles_beside_them(data: Path) -> None:
@@ -604,6 +632,7 @@ def test_places_that_were_not_edited_are_told_and_the_list_itself_is_no_answer(d
     assert "such as out/suggest/models" in err
 
 
+@pytest.mark.usefixtures("probabilities")
 def test_no_particle_among_the_places_tells_no_number(data: Path, cetpick: Run) -> None:
     for name in run_suggest(data / "out", number=6, tomograms=2).tomograms:
         mod(data / "out" / "suggest" / "models" / f"{name}.mod", data / f"{name}.mrc", np.empty((0, 3)))
@@ -616,13 +645,14 @@ def test_no_particle_among_the_places_tells_no_number(data: Path, cetpick: Run) 
     assert json.loads(cetpick(*arguments, "--overwrite", "--json")[1])["count"] is None
 
 
+@pytest.mark.usefixtures("probabilities")
 def test_what_is_said_of_numbers_that_cannot_be(data: Path, cetpick: Run) -> None:
     assert "found: 0" in cetpick("suggest", "out", "--tomograms", 0)[2]
     code, out, err = cetpick("suggest", "out", "--tomograms", 1, "--number", 10**6)
     assert (code, err) == (0, "")
     places = pd.read_csv("out/suggest/suggested.csv")
     assert f"{len(places)} places: these tomograms have no more candidates off the labels" in out
-    assert set(places["chance"]) == {1}
+    assert len(places) == len(pd.read_csv("out/suggest/candidates.csv"))
 
 
 def test_the_next_command_is_the_last_one_and_what_was_said() -> None:

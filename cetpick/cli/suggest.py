@@ -43,7 +43,7 @@ def suggest(
     if as_json:
         opt.print_json(vars(summary) | {"places": summary.places.to_dict("records")})
         return
-    rounded = summary.places.round({"x": 1, "y": 1, "z": 1, "score": 3, "chance": 3})
+    rounded = summary.places.round({"x": 1, "y": 1, "z": 1, "score": 3})
     opt.print_table([{str(name): value for name, value in row.items()} for row in rounded.to_dict("records")])
     if len(summary.places) < summary.asked:
         typer.echo(f"{len(summary.places)} places: these tomograms have no more candidates off the labels")

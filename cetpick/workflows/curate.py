@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cetpick.calibration import Count, count_from_sample, within
+from cetpick.calibration import Count, count_from_answers, within
 from cetpick.config import ModelSettings
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
@@ -31,8 +31,8 @@ from cetpick.workflows.runs import merge, newest_run, read_run, run_files
 
 TOLERANCE = 2.0
 """Voxels that a point may have moved by and still be the same: RELION's picker moves all by an unbinned pixel."""
-SUGGESTED, SUGGESTED_TABLE = "suggested.star", "suggested.csv"
-"""What `suggest` leaves; the table tells each place's chance to be there."""
+SUGGESTED, SUGGESTED_TABLE, CONSIDERED = "suggested.star", "suggested.csv", "candidates.csv"
+"""What `suggest` leaves: places, with their scores, and the scores of all that they were drawn from."""
 FILES = ("rejected.star", "added.star", "kept.star")
 RECORD = "curate.json"
 
@@ -48,7 +48,8 @@ class Curated:
         added: points that were not picked.
         moved: how many picks were deleted within half a diameter of a point that is there now: neither kept nor
             rejected.
-        chances: (n,) that picks which are particles, kept or moved to an added point, had to be suggested.
+        asked: (n,) scores of suggested places; empty when none was.
+        particles: (n,) whether these are: kept, or moved to an added point.
     """
 
     info: TomogramInfo
@@ -56,7 +57,8 @@ class Curated:
     rejected: pd.DataFrame
     added: pd.DataFrame
     moved: int
-    chances: NDArray[np.float64]
+    asked: NDArray[np.float64]
+    particles: NDArray[np.bool_]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -184,7 +186,7 @@ def run_curate(
             found.append(compare(info, table, xyz, tolerance=tolerance, radius=radius))
         _require_some_kept(picks, found, tolerance)
     summary.tomograms = {of.info.name: of.counts for of in found}
-    summary.count = _told_count([of for of in found if of.info.name in labelled], labelled)
+    summary.count = _told_count(picks, [of for of in found if of.info.name in labelled], labelled)
     tables = {"rejected": [(of.info, of.rejected) for of in found], "added": [(of.info, of.added) for of in found]}
     if keep:
         tables["kept"] = [(of.info, of.kept) for of in found]
@@ -199,7 +201,7 @@ def run_curate(
                 summary.files[what] = output / f"{what}.star"
                 write_coordinates(summary.files[what], filled, format="relion5" if relion5 else "relion31")
         sources = [coordinates.source for _, coordinates in pairs if coordinates.source]
-        tables_read = [picks.with_name(SUGGESTED_TABLE)] if labelled else []
+        tables_read = [picks.with_name(name) for name in (SUGGESTED_TABLE, CONSIDERED)] if labelled else []
         record.add_inputs(dict.fromkeys([picks / RUN_FILE if picks.is_dir() else picks, *tables_read, *sources]))
         record.values["outputs"] = [str(path) for path in summary.files.values()]
         record.values |= {"count": summary.count and summary.count._asdict()}
@@ -213,7 +215,7 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
 
     Args:
         info: the tomogram.
-        picks: columns x, y, z in voxels and, if known, score, and chance to have been suggested.
+        picks: columns x, y, z in voxels and, if known, score; and asked, the score, of suggested places.
         points: (n, 3) as curated, voxels.
         tolerance: voxels within which a point is the pick; every pick and point is part of one pair at most.
         radius: of the particle, voxels; a deleted pick as near to a point as that was moved.
@@ -224,7 +226,7 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
     kept = partner >= 0
     added = np.setdiff1d(np.arange(len(points)), partner[kept])
     moved = ~kept & within(xyz, points, radius)
-    chances = picks["chance"].to_numpy() if "chance" in picks else np.ones(len(xyz))
+    asked = picks["asked"].to_numpy() if "asked" in picks else np.empty(0)
     # one that was deleted beside another pick was a second one of the same particle
     particles = kept | within(xyz, points[added], radius)
     return Curated(
@@ -233,26 +235,27 @@ def compare(info: TomogramInfo, picks: pd.DataFrame, points: Points, *, toleranc
         rejected=table[~kept & ~moved],
         added=pd.DataFrame(points[added], columns=["x", "y", "z"]),
         moved=int(moved.sum()),
-        chances=chances[particles],
+        asked=asked,
+        particles=particles if len(asked) else np.empty(0, bool),
     )
 
 
 def _drawn(picks: Path, given: Sequence[tuple[TomogramInfo, pd.DataFrame]]) -> dict[str, int]:
-    """Add to suggested places their chance to be such; returns the known labels of each tomogram that has any.
+    """Add to suggested places the scores that they were drawn by; returns the known labels of each of their tomograms.
 
     Warns:
         CetpickWarning: the table is not that of these places; then nothing is added, as the rest is no fair sample.
     """
     table = picks.with_name(SUGGESTED_TABLE)
-    drawn = _drawn_places(table)
-    found, chances = dict[str, int](), dict[str, NDArray[np.float64]]()
+    drawn = _numbers(table, ["x", "y", "z", "score", "labels"])
+    found, scores = dict[str, int](), dict[str, NDArray[np.float64]]()
     for info, places in given:
         rows = drawn[drawn["tomogram"] == info.name]
         xyz, of_rows = (as_points(of[["x", "y", "z"]]) for of in (places, rows))
         partner = match(xyz, np.zeros(len(xyz)), of_rows, TOLERANCE)
         if len(rows) != len(places) or (partner < 0).any():
             warnings.warn(
-                f"{table}: does not tell the chances of the places in {picks.name}, as `cetpick suggest` wrote it "
+                f"{table}: does not tell the scores of the places in {picks.name}, as `cetpick suggest` wrote it "
                 "beside it, so the answers tell no number of particles",
                 CetpickWarning,
                 stacklevel=2,
@@ -260,35 +263,36 @@ def _drawn(picks: Path, given: Sequence[tuple[TomogramInfo, pd.DataFrame]]) -> d
             return {}
         if len(rows):
             found[info.name] = int(rows["labels"].iloc[0])
-            chances[info.name] = rows["chance"].to_numpy()[partner]
+            scores[info.name] = rows["score"].to_numpy()[partner]
     for info, places in given:
         if info.name in found:
-            places["chance"] = chances[info.name]
+            places["asked"] = scores[info.name]
     return found
 
 
-def _drawn_places(table: Path) -> pd.DataFrame:
-    """The table of suggested places; without rows when there is none, or it cannot be used."""
-    numbers = ["x", "y", "z", "chance", "labels"]
+def _numbers(table: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The columns of a table by tomogram; without rows when there is none, or it cannot be used."""
     try:
         # a tomogram may be called 001, or NA
-        drawn = pd.read_csv(table, dtype=str, keep_default_na=False)
-        drawn = drawn[["tomogram"]].join(drawn[numbers].astype(float))
+        read = pd.read_csv(table, dtype=str, keep_default_na=False)
+        read = read[["tomogram"]].join(read[[*columns]].astype(float))
     except (OSError, ValueError, KeyError):
-        drawn = pd.DataFrame(columns=["tomogram", *numbers])
-    usable = np.isfinite(drawn[numbers].to_numpy(float)).all() and drawn["chance"].between(0, 1, "right").all()
-    return drawn if usable else drawn[:0]
+        read = pd.DataFrame(columns=["tomogram", *columns])
+    usable = np.isfinite(read[[*columns]].to_numpy(float)).all() and read["score"].between(0, 1).all()
+    return read if usable else read[:0]
 
 
-def _told_count(found: Sequence[Curated], labelled: Mapping[str, int]) -> Count | None:
+def _told_count(picks: Path, found: Sequence[Curated], labelled: Mapping[str, int]) -> Count | None:
     """Particles in a tomogram, labels included, in the mean of those whose suggested places were looked at.
 
     None when no place is a particle: that there are few may as well be bad luck.
     """
-    chances = np.concatenate([np.empty(0), *(of.chances for of in found)])
-    if not len(chances):
+    considered = _numbers(picks.with_name(CONSIDERED), ["score"])
+    scores = considered["score"][considered["tomogram"].isin([of.info.name for of in found])]
+    if not len(scores) or not any(of.particles.any() for of in found):
         return None
-    hidden = count_from_sample(chances)
+    asked, particles = (np.concatenate(of) for of in zip(*((o.asked, o.particles) for o in found), strict=True))
+    hidden = count_from_answers(scores, asked, particles)
     labels = sum(labelled[of.info.name] for of in found)
     return Count(*((number + labels) / len(found) for number in hidden))
 

@@ -18,7 +18,7 @@ from cetpick.io.coordinates import pair_files, write_coordinates
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.records import TomogramInfo
-from cetpick.workflows.curate import SUGGESTED, SUGGESTED_TABLE, read_results
+from cetpick.workflows.curate import CONSIDERED, SUGGESTED, SUGGESTED_TABLE, read_results
 from cetpick.workflows.record import prepare_output
 from cetpick.workflows.results import tomogram_files
 
@@ -82,7 +82,7 @@ def run_suggest(
     output = results / FOLDER
     records, model = read_results(results)
     infos = {record.info.name: record.info for record in records}
-    names = [SUGGESTED, SUGGESTED_TABLE, *(f"{MODELS}/{name}.mod" for name in infos)]
+    names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, *(f"{MODELS}/{name}.mod" for name in infos)]
     prepare_output(output, names, overwrite=overwrite, inputs=labels)
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
     tables = []
@@ -100,11 +100,14 @@ def run_suggest(
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
     places = choose(candidates, number=number, tomograms=tomograms, seed=seed)
-    return _written(output, places, infos, model.diameter, number)
+    # without them `curate` tells no number, and where scores are no probabilities it could not
+    told = candidates["tomogram"].isin(places["tomogram"]) & all(record.maker.calibrated for record in records)
+    considered = candidates.loc[told, ["tomogram", "score"]]
+    return _written(output, places, considered, infos, model.diameter, number)
 
 
 def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed: int) -> pd.DataFrame:
-    """Places to look at: columns tomogram, x, y, z, score, chance and labels, by tomogram, the best first.
+    """Places to look at: columns tomogram, x, y, z, score and labels, by tomogram, the best first.
 
     Args:
         candidates: columns tomogram, x, y, z (voxels), score, labels (known ones in the tomogram).
@@ -118,21 +121,25 @@ def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed
     most = min(tomograms or math.ceil(number / A_TOMOGRAM), len(held))
     names = rng.choice(held.index.to_numpy(), most, replace=False, p=held / held.sum())
     listed = weighed[weighed["tomogram"].isin(names)].sort_values("score", ascending=False, kind="stable")
-    listed["chance"] = sampling_chances(listed["weight"], number)
-    places = listed.iloc[systematic_sample(listed["chance"], rng)]
+    places = listed.iloc[systematic_sample(sampling_chances(listed["weight"], number), rng)]
     places = places.sort_values(["tomogram", "score"], ascending=[True, False], kind="stable")
-    return places[["tomogram", "x", "y", "z", "score", "chance", "labels"]].reset_index(drop=True)
+    return places[["tomogram", "x", "y", "z", "score", "labels"]].reset_index(drop=True)
 
 
 def _written(
-    output: Path, places: pd.DataFrame, infos: dict[str, TomogramInfo], diameter: float, asked: int
+    output: Path,
+    places: pd.DataFrame,
+    considered: pd.DataFrame,
+    infos: dict[str, TomogramInfo],
+    diameter: float,
+    asked: int,
 ) -> SuggestSummary:
     parts = {str(name): rows[["x", "y", "z", "score"]] for name, rows in places.groupby("tomogram", sort=False)}
     star, table = output / SUGGESTED, output / SUGGESTED_TABLE
     models = {name: output / MODELS / f"{name}.mod" for name in parts}
     relion5 = all(info.relion is not None for info in infos.values())
     stale = [path for name in infos if (path := output / MODELS / f"{name}.mod") not in models.values()]
-    with all_or_none([star, table, *models.values(), *stale]):
+    with all_or_none([star, table, output / CONSIDERED, *models.values(), *stale]):
         for path in stale:
             path.unlink(missing_ok=True)
         for name, rows in parts.items():
@@ -140,6 +147,7 @@ def _written(
         items = [(infos[name], rows) for name, rows in parts.items()]
         write_coordinates(star, items, format="relion5" if relion5 else "relion31")
         write_table(table, places)
+        write_table(output / CONSIDERED, considered)
     return SuggestSummary(
         output=output, places=places, star=star, models=models, asked=asked,
         tomograms={name: infos[name].path for name in parts},
