@@ -680,8 +680,7 @@ def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
     assert told.next_command == (
         f"cetpick pick t1.mrc --train t1.mrc -l t1.mod --mask a=b {said} --count-hint 1 --train t2.mrc -o NEW"
     )
-    # the published method knows neither rejected places nor a number
+    # the published method knows no rejected places (and its scores tell no number)
     told = summary("pick", "t1.mrc", "--labels", "t1.mod", "--mode", "paper", "-o", "picks")
-    told.count = Count(10, 20, 30)
     assert told.next_command == ("cetpick pick t1.mrc --labels t1.mod --mode paper --added 'r/my added.star' -o NEW")
     assert summary().next_command == f"cetpick pick TOMOGRAMS --labels LABELS {said} --diameter 90 -o NEW"

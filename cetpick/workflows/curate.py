@@ -107,7 +107,7 @@ class CurateSummary:
             if not (paper and what == "rejected")
             for word in ("--reject" if what == "rejected" else "--added", str(path))
         ]
-        said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count and not paper else []
+        said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count else []
         if not self.command:
             return f"cetpick pick TOMOGRAMS --labels LABELS {shlex.join(said)} --diameter {self.diameter:g} -o NEW"
         words = iter(self.command)
