@@ -516,6 +516,10 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     (name, *_) = names = list(places["tomogram"].unique())
     assert len(names) == 2
     assert f"3dmod {name}.mrc out/suggest/models/{name}.mod" in out
+    chosen = json.loads((data / "out" / "suggest" / "suggest.json").read_text())
+    assert chosen["settings"] == {"number": 10, "tomograms": None, "seed": 0}
+    assert set(chosen["inputs"]) == {str(of) for of in Path("out/candidates").iterdir()}
+    assert set(chosen["outputs"]) == {str(of) for of in Path("out/suggest").rglob("*.*") if of.name != "suggest.json"}
     model = data / "out" / "suggest" / "models" / f"{name}.mod"
     info = read_info(f"{name}.mrc")
     (shown,) = read_coordinates(model, tomograms=[info])

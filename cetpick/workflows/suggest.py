@@ -19,13 +19,13 @@ from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.curate import CONSIDERED, SUGGESTED, SUGGESTED_TABLE, read_results
-from cetpick.workflows.record import prepare_output
+from cetpick.workflows.record import RunRecord, prepare_output
 from cetpick.workflows.results import tomogram_files
 
 NUMBER = 20
 A_TOMOGRAM = 5
 """So many places are worth opening another tomogram."""
-FOLDER, MODELS = "suggest", "models"
+FOLDER, MODELS, RECORD = "suggest", "models", "suggest.json"
 LEAST = 1e-6
 """Scores below are taken as this: what has no chance at all tells nothing."""
 
@@ -81,16 +81,18 @@ def run_suggest(
         raise InputError("unusable number", expected="at least 1", found=number if number < 1 else tomograms)
     output = results / FOLDER
     records, model = read_results(results)
-    infos = {record.info.name: record.info for record in records}
-    names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, *(f"{MODELS}/{name}.mod" for name in infos)]
+    infos = {result.info.name: result.info for result in records}
+    names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, RECORD, *(f"{MODELS}/{name}.mod" for name in infos)]
     prepare_output(output, names, overwrite=overwrite, inputs=labels)
+    record = RunRecord("suggest", {"number": number, "tomograms": tomograms, "seed": seed})
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
-    tables = []
-    for record in records:
-        info, path = record.info, tomogram_files(results, record.info.name)[2]
-        if not record.holds(results, path):
+    tables, read = [], [file.source for _, file in pairs if file.source]
+    for result in records:
+        info, path = result.info, tomogram_files(results, result.info.name)[2]
+        if not result.holds(results, path):
             continue
-        known, radius = as_points(record.labels), model.diameter / 2 / info.grid.voxel_size
+        read.append(path)
+        known, radius = as_points(result.labels), model.diameter / 2 / info.grid.voxel_size
         for xyz in (file.xyz for of, file in pairs if of is info):
             known = np.vstack([known, xyz[~within(xyz, known, radius)]])  # each particle counts once
         table = read_table(path, info).table
@@ -101,9 +103,10 @@ def run_suggest(
     candidates = pd.concat(tables, ignore_index=True)
     places = choose(candidates, number=number, tomograms=tomograms, seed=seed)
     # without them `curate` tells no number, and where scores are no probabilities it could not
-    told = candidates["tomogram"].isin(places["tomogram"]) & all(record.maker.calibrated for record in records)
+    told = candidates["tomogram"].isin(places["tomogram"]) & all(result.maker.calibrated for result in records)
     considered = candidates.loc[told, ["tomogram", "score"]]
-    return _written(output, places, considered, infos, model.diameter, number)
+    record.add_inputs(dict.fromkeys(read))
+    return _written(output, places, considered, infos, model.diameter, number, record)
 
 
 def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed: int) -> pd.DataFrame:
@@ -133,13 +136,15 @@ def _written(
     infos: dict[str, TomogramInfo],
     diameter: float,
     asked: int,
+    record: RunRecord,
 ) -> SuggestSummary:
     parts = {str(name): rows[["x", "y", "z", "score"]] for name, rows in places.groupby("tomogram", sort=False)}
     star, table = output / SUGGESTED, output / SUGGESTED_TABLE
     models = {name: output / MODELS / f"{name}.mod" for name in parts}
     relion5 = all(info.relion is not None for info in infos.values())
     stale = [path for name in infos if (path := output / MODELS / f"{name}.mod") not in models.values()]
-    with all_or_none([star, table, output / CONSIDERED, *models.values(), *stale]):
+    record.values["outputs"] = [str(path) for path in (star, table, output / CONSIDERED, *models.values())]
+    with all_or_none([star, table, output / CONSIDERED, *models.values(), *stale, output / RECORD]):
         for path in stale:
             path.unlink(missing_ok=True)
         for name, rows in parts.items():
@@ -148,6 +153,7 @@ def _written(
         write_coordinates(star, items, format="relion5" if relion5 else "relion31")
         write_table(table, places)
         write_table(output / CONSIDERED, considered)
+        record.write(output / RECORD)
     return SuggestSummary(
         output=output, places=places, star=star, models=models, asked=asked,
         tomograms={name: infos[name].path for name in parts},
