@@ -5,6 +5,7 @@ BOTTOM_LEFT_CORNER; what Scipion stores is relative to the tomogram's origin, th
 """
 
 import csv
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -61,6 +62,15 @@ def readRecord(path):
         ValueError: it is damaged.
     """
     return json.loads(Path(path).read_text())
+
+
+def pickedWith(record, model):
+    """Whether cetpick told, in a run.json, that it picked with this very model file."""
+    try:
+        told = readRecord(record)
+        return told["inputs"][told["model_file"]]["sha256"] == hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def readPicks(path, tomogram):

@@ -15,7 +15,7 @@ from tomo.objects import SetOfCoordinates3D
 from .. import Plugin, convert
 from ..objects import CetpickModel
 
-MODEL = "model.safetensors"
+MODEL, RECORD = "model.safetensors", "run.json"
 TRAINING_FILES = (MODEL, "model.run.json", "model.report.html", "model.checkpoint")
 COORDINATES = "output3DCoordinates"
 TRAINED = "model"
@@ -169,14 +169,20 @@ class CetpickProtocol(EMProtocol):
         rate, model, words, _ = asked
         failure = self._failure(tsId)
         failure.unlink(missing_ok=True)
-        folder = self._getExtraPath("picks", tsId)
+        folder = Path(self._getExtraPath("picks", tsId))
         link = convert.linkTomogram(path, self._getExtraPath("tomograms"), tsId)
+        record = folder / RECORD
+        before = record.stat().st_mtime_ns if record.exists() else None
+        # the candidates that lie there are cut again, which takes no time, unless they are of another model
+        anew = [] if convert.pickedWith(record, model) else ["--overwrite"]
+        rate = ["--voxel-size", repr(rate)]
         try:
-            self._cetpick(
-                "pick", link, "--model", model, "--voxel-size", repr(rate), "--output", folder, "--overwrite", *words
-            )
+            self._cetpick("pick", link, "--model", model, *rate, "--output", str(folder), *anew, *words)
+            if record.stat().st_mtime_ns == before:
+                raise ValueError("cetpick did not end")  # a queue does not tell that its job failed
             return [self._picks(tsId)]
         except (CalledProcessError, OSError, ValueError) as error:
+            record.unlink(missing_ok=True)  # Continue begins anew
             reason = f"exit code {error.returncode}" if isinstance(error, CalledProcessError) else str(error)
             failure.parent.mkdir(exist_ok=True)
             failure.write_text(reason)
@@ -212,7 +218,7 @@ class CetpickProtocol(EMProtocol):
                 failed[tsId] = failure.read_text()
                 failure.unlink()
                 continue
-            records[tsId] = convert.readRecord(self._getExtraPath("picks", tsId, "run.json"))
+            records[tsId] = convert.readRecord(self._getExtraPath("picks", tsId, RECORD))
             for coordinate in convert.readPicks(self._picks(tsId), tomogram):
                 output.append(coordinate)
         if records and output.getSize():
@@ -284,7 +290,7 @@ class CetpickProtocol(EMProtocol):
     def _picks(self, tsId):
         """The table of a tomogram's picks; cetpick tells what it called it."""
         folder = self._getExtraPath("picks", tsId)
-        (name,) = convert.readRecord(Path(folder, "run.json"))["tomograms"]
+        (name,) = convert.readRecord(Path(folder, RECORD))["tomograms"]
         return str(Path(folder, f"{name}.csv"))
 
     def _failure(self, tsId):

@@ -4,6 +4,7 @@ In the folder STUB it finds what to pick (picks.csv) and notes its calls (calls.
 file fail_<name> is there, and in training when fail_train is.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ def main():
         if (folder / "fail_train").exists():
             output.with_name("model.checkpoint").write_text("state")
             sys.exit("stub: fails in training")
-        output.write_text("model")
+        output.write_text(" ".join(words))  # other settings, another model
         record["training"] = {"labels": {name: 2}}
         output.with_name("model.run.json").write_text(json.dumps(record))
         return
@@ -33,7 +34,10 @@ def main():
         sys.exit(2)
     output.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "picks.csv", output / f"{name}.csv")
-    (output / "run.json").write_text(json.dumps({**record, "threshold": 0.5, "tomograms": {name: {}}}))
+    model = words[words.index("--model") + 1]
+    hashed = {"sha256": hashlib.sha256(Path(model).read_bytes()).hexdigest()}
+    record |= {"threshold": 0.5, "tomograms": {name: {}}, "model_file": model, "inputs": {model: hashed}}
+    (output / "run.json").write_text(json.dumps(record))
 
 
 if __name__ == "__main__":

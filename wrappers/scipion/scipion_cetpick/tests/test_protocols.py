@@ -186,16 +186,19 @@ class TestCetpick(BaseTest):
         self.assertEqual(sorted(protocol.output3DCoordinates.getTSIds()), ["TS_1", "TS_2"])
         (call,) = self.calls()
         self.assertEqual(Path(call["words"][0]).stem, "TS_1")
+        self.assertIn("--overwrite", call["words"])  # begun anew
         self.assertNotIn("failed", "\n".join(protocol.summary()))
 
         self.find(PICKS[:1])
-        for name, value, commands in (
-            ("threshold", 0.1, ["pick", "pick"]),
-            ("diameter", 180.0, ["train", "pick", "pick"]),
+        for name, value, commands, anew in (
+            ("threshold", 0.1, ["pick", "pick"], 0),  # what was found is cut again
+            ("diameter", 180.0, ["train", "pick", "pick"], 2),
         ):
             getattr(protocol, name).set(value)
             self.goOn(protocol)
-            self.assertEqual([call["command"] for call in self.calls()], commands)
+            calls = self.calls()
+            self.assertEqual([call["command"] for call in calls], commands)
+            self.assertEqual(sum("--overwrite" in call["words"] for call in calls if call["command"] == "pick"), anew)
             self.assertSetSize(protocol.output3DCoordinates, 2)
 
     def test_a_stopped_training_goes_on_unless_its_settings_changed(self):
