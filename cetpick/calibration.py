@@ -241,17 +241,17 @@ def expectations(probabilities: ArrayLike) -> list[Expectation]:
     return [Expectation(cut, int((values >= cut).sum()), float(values[values >= cut].sum())) for cut in cuts]
 
 
-def sampling_chances(scores: ArrayLike, number: int) -> Floats:
-    """Chance of each candidate to be one of `number` that are looked at, in proportion to its score, 1 at most.
+def sampling_chances(weights: ArrayLike, number: int) -> Floats:
+    """Chance of each candidate to be one of `number` that are looked at, in proportion to its weight, 1 at most.
 
     Args:
-        scores: (m,), above 0.
+        weights: (m,), above 0.
         number: how many are drawn.
 
     Returns:
         (m,), their sum is `number`, or m if that is less.
     """
-    values = np.asarray(scores, np.float64)
+    values = np.asarray(weights, np.float64)
     if len(values) <= number:
         return np.ones(len(values))
     sure = np.zeros(len(values), bool)

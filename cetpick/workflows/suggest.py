@@ -26,6 +26,8 @@ NUMBER = 20
 A_TOMOGRAM = 5
 """So many places are worth opening another tomogram."""
 FOLDER, MODELS, RECORD = "suggest", "models", "suggest.json"
+POWER = 2.0
+"""Of the score, in proportion to which places are drawn; 1 draws more that look like nothing and teach less."""
 LEAST = 1e-6
 """Scores below are taken as this: what has no chance at all tells nothing."""
 
@@ -62,7 +64,7 @@ def run_suggest(
 ) -> SuggestSummary:
     """Choose places to look at and write them for 3dmod and RELION to the folder `suggest` in the results.
 
-    They are drawn at random, in proportion to their scores: so they are particles that the network was not shown, or
+    They are drawn at random, in proportion to their squared scores: so they are particles that the network was not shown, or
     what it takes for particles, and the answers tell how many of all candidates are particles. Labels that the folder
     knows of are left out.
 
@@ -124,7 +126,7 @@ def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed
     most = min(tomograms or math.ceil(number / A_TOMOGRAM), len(held))
     names = rng.choice(held.index.to_numpy(), most, replace=False, p=held / held.sum())
     listed = weighed[weighed["tomogram"].isin(names)].sort_values("score", ascending=False, kind="stable")
-    places = listed.iloc[systematic_sample(sampling_chances(listed["weight"], number), rng)]
+    places = listed.iloc[systematic_sample(sampling_chances(listed["weight"] ** POWER, number), rng)]
     places = places.sort_values(["tomogram", "score"], ascending=[True, False], kind="stable")
     return places[["tomogram", "x", "y", "z", "score", "labels"]].reset_index(drop=True)
 
