@@ -64,9 +64,9 @@ def run_suggest(
 ) -> SuggestSummary:
     """Choose places to look at and write them for 3dmod and RELION to the folder `suggest` in the results.
 
-    They are drawn at random, in proportion to their squared scores: so they are particles that the network was not shown, or
-    what it takes for particles, and the answers tell how many of all candidates are particles. Labels that the folder
-    knows of are left out.
+    They are drawn at random, in proportion to their squared scores: so they are particles that the network was not
+    shown, or what it takes for particles, and the answers tell how many of all candidates are particles. Labels that
+    the folder knows of are left out.
 
     Args:
         results: output folder of `pick`.
