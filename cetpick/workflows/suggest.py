@@ -145,8 +145,9 @@ def _written(
     models = {name: output / MODELS / f"{name}.mod" for name in parts}
     relion5 = all(info.relion is not None for info in infos.values())
     stale = [path for name in infos if (path := output / MODELS / f"{name}.mod") not in models.values()]
-    record.values["outputs"] = [str(path) for path in (star, table, output / CONSIDERED, *models.values())]
-    with all_or_none([star, table, output / CONSIDERED, *models.values(), *stale, output / RECORD]):
+    written = [star, table, output / CONSIDERED, *models.values()]
+    record.values["outputs"] = [str(path) for path in written]
+    with all_or_none([*written, *stale, output / RECORD]):
         for path in stale:
             path.unlink(missing_ok=True)
         for name, rows in parts.items():
