@@ -21,7 +21,7 @@ from cetpick.io.star import read_star, write_star
 from cetpick.io.tomograms import read_info
 from tests.conftest import Run, TinySet
 
-FAST = ["--steps", "40", "--count-hint", "12", "--quiet", "--threads", "2"]
+FAST = ["--steps", "30", "--count-hint", "12", "--quiet", "--threads", "1"]
 
 
 def cetpick(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -90,7 +90,7 @@ def test_the_blobs_are_found(results: Path, tiny: TinySet) -> None:
 def test_run_record_tells_how_the_picks_were_made(results: Path, tiny: TinySet) -> None:
     record = json.loads((results / "run.json").read_text())
     assert record["settings"]["train"]["diameter"] == tiny.diameter
-    assert record["settings"]["train"]["steps"] == 40
+    assert record["settings"]["train"]["steps"] == 30
     assert record["device"].startswith(("cpu", "cuda"))
     assert set(record["inputs"]) == {str(tiny.path("one")), str(tiny.path("two")), str(tiny.labels)}
     assert all(len(entry["sha256"]) == 64 for entry in record["inputs"].values())

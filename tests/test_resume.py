@@ -136,12 +136,12 @@ def test_a_signal_waits_for_the_end_and_a_second_ctrl_c_does_not(number: signal.
 
 def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from cetpick.cli import main; main()", "train", str(tiny.path("one"))]
-    command += ["--labels", str(tiny.labels), "-d", "160", "--count-hint", "12", "--steps", "25", "--threads", "1"]
+    command += ["--labels", str(tiny.labels), "-d", "160", "--count-hint", "12", "--steps", "10", "--threads", "1"]
     model, saved = tmp_path / "m.safetensors", tmp_path / "m.checkpoint"
     with subprocess.Popen([*command, "-o", str(model)], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         for line in running.stderr:
-            if line.startswith("scout 2 of 2: step 5"):
+            if line.startswith("scout 2 of 2: step 2"):
                 break
         running.send_signal(signal.SIGTERM)
         said = running.stderr.read()
@@ -162,7 +162,7 @@ def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp
     assert "of another training" in other.stderr
     assert again("--resume").returncode == 0
     record = json.loads((tmp_path / "m.run.json").read_text())
-    assert record["training"]["resumed"]["scout 2 of 2"] == 5
+    assert record["training"]["resumed"]["scout 2 of 2"] == 2
     assert not saved.exists()
     assert again(output=tmp_path / "undisturbed.safetensors").returncode == 0
     assert model.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()

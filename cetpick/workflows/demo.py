@@ -52,12 +52,13 @@ def run_demo(
     output: Path,
     *,
     seed: int = 0,
+    steps: int = STEPS,
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DemoResult:
-    """Run the main job end to end on simulated data in the folder `output`.
+    """Run the main job end to end on simulated data in the folder `output`; `steps` are those of the training.
 
     Raises:
         InputError: earlier results are in the way.
@@ -72,7 +73,7 @@ def run_demo(
     training = Training(
         tomograms=[train.tomogram],
         labels=[train.labels],
-        settings=TrainSettings(diameter=diameter, steps=STEPS, seed=seed),
+        settings=TrainSettings(diameter=diameter, steps=steps, seed=seed),
     )
     picks = run_pick(
         [test.tomogram],
