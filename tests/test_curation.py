@@ -626,6 +626,21 @@ def test_a_tomogram_whose_places_are_all_wrong_may_have_particles_beside_them(da
     assert curated.untouched == [other for other in summary.tomograms if other != name]
 
 
+def test_answers_are_not_written_over(data: Path) -> None:
+    summary = run_suggest(data / "out", number=6, tomograms=2)
+    name, other = summary.tomograms
+    mine = summary.models[name]
+    mod(mine, data / f"{name}.mrc", np.full((1, 3), 20.0))
+    answer = mine.read_bytes()
+    with pytest.warns(CetpickWarning, match=f"changed since it was written; .* kept as .*edited/{name}.edited.mod"):
+        again = run_suggest(data / "out", number=4, tomograms=1, seed=1, overwrite=True)
+    folder = summary.output / "edited"
+    assert [path.name for path in folder.iterdir()] == [f"{name}.edited.mod"]
+    assert (folder / f"{name}.edited.mod").read_bytes() == answer
+    assert not summary.models[other].exists() or other in again.models
+    run_suggest(data / "out", number=6, tomograms=2, overwrite=True)  # nothing was edited, nothing is said
+
+
 def test_places_that_were_not_edited_are_told_and_the_list_itself_is_no_answer(data: Path, cetpick: Run) -> None:
     names = list(run_suggest(data / "out", number=6, tomograms=2).tomograms)
     _, out, _ = cetpick("curate", "out/suggest/suggested.star", "out/suggest/models", "--kept", "-o", "round2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -88,6 +89,29 @@ def size_and_time(path: Path) -> tuple[int, int]:
     """
     states = [file.stat() for file in _files(path)] if path.is_dir() else [path.stat()]
     return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
+
+
+def set_aside(path: Path, stamp: Stamp, folder: Path | None = None) -> None:
+    """Rename a file that is there, but not as it was written: nobody's work is written over.
+
+    Args:
+        path: it becomes `<stem>.edited<suffix>`, or with a number where that is taken.
+        stamp: of the file when it was written.
+        folder: where to; None for where it is.
+
+    Warns:
+        CetpickWarning: it was renamed.
+    """
+    if not path.exists() or stamp.fits(path):
+        return
+    folder = folder or path.parent
+    folder.mkdir(exist_ok=True)
+    names = (folder / f"{path.stem}.edited{number or ''}{path.suffix}" for number in itertools.count())
+    aside = next(free for free in names if not free.exists())
+    path.replace(aside)
+    told = aside.name if folder == path.parent else aside
+    message = f"{path}: changed since it was written; your version is kept as {told}"
+    warnings.warn(message, CetpickWarning, stacklevel=3)
 
 
 @contextmanager

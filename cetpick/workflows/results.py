@@ -6,8 +6,6 @@ complete. What a run set out to do is in runs.py. Nothing here needs torch, or t
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,14 +17,14 @@ import pandas as pd
 from cetpick import __version__
 from cetpick.calibration import Expectation, expectations, precision_threshold
 from cetpick.config import Mode, ModelSettings, PickSettings
-from cetpick.errors import CetpickWarning, InputError
+from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
 from cetpick.interrupts import held_signals
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.peaks import suppress
 from cetpick.records import Grid, Picks, Region, RelionTomogram, TomogramInfo
-from cetpick.workflows.record import Stamp, read_json, size_and_time, write_json
+from cetpick.workflows.record import Stamp, read_json, set_aside, size_and_time, write_json
 
 FORMAT = 1
 """Of records and plans; what has another one is not read."""
@@ -389,16 +387,8 @@ def _set_edited_aside(output: Path, name: str) -> None:
     """
     before = read_tomogram_record(output, name)
     for path in tomogram_files(output, name)[:2]:
-        stamp = before and before.outputs.get(_key(output, path))
-        if stamp and path.exists() and not stamp.fits(path):
-            names = (path.with_suffix(f".edited{number or ''}{path.suffix}") for number in itertools.count())
-            aside = next(free for free in names if not free.exists())
-            path.replace(aside)
-            warnings.warn(
-                f"{path}: changed since it was written; your version is kept as {aside.name}",
-                CetpickWarning,
-                stacklevel=3,
-            )
+        if stamp := before and before.outputs.get(_key(output, path)):
+            set_aside(path, stamp)
 
 
 def discard(output: Path, name: str) -> None:

@@ -19,13 +19,15 @@ from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.curate import CONSIDERED, SUGGESTED, SUGGESTED_TABLE, read_results
-from cetpick.workflows.record import RunRecord, prepare_output
+from cetpick.workflows.record import RunRecord, Stamp, prepare_output, read_record, set_aside
 from cetpick.workflows.results import tomogram_files
 
 NUMBER = 20
 A_TOMOGRAM = 5
 """So many places are worth opening another tomogram."""
 FOLDER, MODELS, RECORD = "suggest", "models", "suggest.json"
+EDITED = "edited"
+"""Folder of models with somebody's answers that would have been written over."""
 POWER = 2.0
 """Of the score, in proportion to which places are drawn; 1 draws more that look like nothing and teach less."""
 LEAST = 1e-6
@@ -74,7 +76,7 @@ def run_suggest(
         tomograms: at most so many; by default one for each A_TOMOGRAM places.
         labels: files of further places that are known already.
         seed: of the draw.
-        overwrite: replace earlier suggestions.
+        overwrite: replace earlier suggestions; models that were edited since are kept in the folder `edited`.
 
     Raises:
         InputError: no stored candidates, or unusable input; nothing was written.
@@ -147,6 +149,10 @@ def _written(
     stale = [path for name in infos if (path := output / MODELS / f"{name}.mod") not in models.values()]
     written = [star, table, output / CONSIDERED, *models.values()]
     record.values["outputs"] = [str(path) for path in written]
+    stamps = (read_record(output / RECORD) or {}).get("models", {})
+    for path in [*models.values(), *stale]:
+        if stamp := stamps.get(path.name):
+            set_aside(path, Stamp(**stamp), output / EDITED)
     with all_or_none([*written, *stale, output / RECORD]):
         for path in stale:
             path.unlink(missing_ok=True)
@@ -156,6 +162,7 @@ def _written(
         write_coordinates(star, items, format="relion5" if relion5 else "relion31")
         write_table(table, places)
         write_table(output / CONSIDERED, considered)
+        record.values["models"] = {model.name: Stamp.of(model) for model in models.values()}
         record.write(output / RECORD)
     return SuggestSummary(
         output=output, places=places, star=star, models=models, asked=asked,
