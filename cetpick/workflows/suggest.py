@@ -80,6 +80,9 @@ def run_suggest(
 
     Raises:
         InputError: no stored candidates, or unusable input; nothing was written.
+
+    Warns:
+        CetpickWarning: an edited model was put into `edited`.
     """
     if number < 1 or (tomograms is not None and tomograms < 1):
         raise InputError("unusable number", expected="at least 1", found=number if number < 1 else tomograms)
