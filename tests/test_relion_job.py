@@ -373,6 +373,7 @@ def test_train_only_leaves_a_model(project):
         ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--model", "m.safetensors"),
         ("--in_mics", "nothere.star", "--model", "m.safetensors"),
         ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--threshold", "high"),
+        ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--help"),
     ],
 )
 def test_unusable_settings_end_as_failed(project, arguments, capsys):

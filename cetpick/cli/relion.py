@@ -22,10 +22,11 @@ ELSE = "Everything else is handed to `cetpick pick` (or `train`): a parameter su
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "cetpick-relion", description=DESCRIPTION, epilog=ELSE, allow_abbrev=False,
+        "cetpick-relion", description=DESCRIPTION, epilog=ELSE, allow_abbrev=False, add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--o", required=True, type=Path, metavar="FOLDER", help="folder of the job")
+    parser.add_argument("-h", "--help", action="store_true", help="show this text")
+    parser.add_argument("--o", type=Path, metavar="FOLDER", help="folder of the job; needed")
     # RELION leaves out the value of an empty field, and pastes values without quotes: any number of words may follow
     for name, text in {
         "in_mics": "tomograms.star (RELION 5), micrographs STAR (3.1), or tomogram files",
@@ -56,8 +57,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the job; the last that it leaves in its folder is the marker of how it ended."""
-    given, extra = _parser().parse_known_args(arguments)
-    from cetpick.errors import CetpickError
+    parser = _parser()
+    given, extra = parser.parse_known_args(arguments)
+    if given.help:
+        parser.print_help()
+        if given.o is None:
+            return
+    elif given.o is None:
+        parser.error("the following arguments are required: --o")
+    from cetpick.errors import CetpickError, InputError
     from cetpick.io.relion_job import exit_marker
 
     def stop(number: int, _: object) -> None:
@@ -73,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given.o.mkdir(parents=True, exist_ok=True)
         with exit_marker(given.o):
+            if given.help:
+                raise InputError("nothing was done but to show the help", cure="leave --help out of the arguments")
             from cetpick.workflows.relion import run_relion_job
 
             run_relion_job(_job(vars(given), extra))
