@@ -1,10 +1,11 @@
 """How probable each candidate is a particle, from the distribution of all scores.
 
-The logits of a trained network fall into a few populations. Particles that it was not shown are normally distributed
-about some value. Background is a sharp half of a bell that falls from its mode; look-alikes, gold and junk, if there
-are any, are an exponential tail of it. The populations are fitted by expectation-maximisation for many numbers of
-particles, with and without that tail, and averaged by how probable each of these fits is: by its likelihood, which is
-worth the less the more the populations overlap, and by what the scouts (scouting.py) tell of the number of particles.
+The logits of a trained network fall into a few populations. Those of particles that it was not shown lie about some
+value, some of them far below it, as some particles are hard to see: a Gumbel distribution of smallest values.
+Background is a sharp half of a bell that falls from its mode; look-alikes, gold and junk, if there are any, are an
+exponential tail of it. The populations are fitted by expectation-maximisation for many numbers of particles, with and
+without that tail, and averaged by how probable each of these fits is: by its likelihood, which is worth the less the
+more the populations overlap, and by what the scouts (scouting.py) tell of the number of particles.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ LEAST_DOUBT = 0.1
 """Smallest standard deviation of the logarithm of the expected number."""
 NO_IDEA = 1.5
 """That when scouts told nothing."""
+IN_DOUBT = 0.7
+"""Part of the populations' overlap that their shapes do not tell, see _apart."""
 STEPS, CONVERGED = 200, 1e-3
+FARTHEST = 10.0
+"""Scales above the middle from which on the particles' density is 0: exp(exp(10)) is more than a number can be."""
 BIN = 0.2
 """Logits, of the histogram that the mode is taken from."""
 FEWEST = 20
@@ -154,7 +159,10 @@ class _Fit:
 
 
 def _fit(binned: _Binned, mode: float, number: float, tail: bool) -> _Fit:
-    """Fit the populations to values above the mode with a given number of particles; the logarithm of the posterior."""
+    """Fit the populations to values above the mode with a given number of particles; the logarithm of the posterior.
+
+    Particles are fitted by mean and standard deviation: what is most likely is decided by a few of the highest values.
+    """
     values, held = binned.values, binned.held
     height = np.maximum(values - mode, 1e-3)
     powers = height[None] ** STEEPNESS[:, None]
@@ -165,7 +173,7 @@ def _fit(binned: _Binned, mode: float, number: float, tail: bool) -> _Fit:
     background, scale, steepness = others - tails, 1.5 * max(binned.quantile(0.5) - mode, 1e-3), 1.0
     previous = -np.inf
     for _ in range(STEPS):
-        of_particles = number / spread * np.exp(-(((values - middle) / spread) ** 2) / 2) / np.sqrt(2 * np.pi)
+        of_particles = number * _gumbel(values, middle, spread)
         of_tail = tails / length * np.exp(-height / length)
         falling = np.exp(-((height / scale) ** steepness) - gammaln(1 / steepness))
         of_background = background * steepness / scale * falling
@@ -182,7 +190,8 @@ def _fit(binned: _Binned, mode: float, number: float, tail: bool) -> _Fit:
         spread = float(np.sqrt((squares + BELIEF * SPREAD**2) / (share + BELIEF)))
         if tail:
             tails = float(held @ (of_tail / total))
-            length = (held @ (of_tail / total * height) + TAIL_BELIEF * TAIL_LENGTH) / (tails + TAIL_BELIEF)
+            reach = float(held @ (of_tail / total * height))
+            length = (reach + TAIL_BELIEF * TAIL_LENGTH) / (tails + TAIL_BELIEF)
         weights = held * of_background / total
         background = float(weights.sum()) + 1e-9
         scales = (STEEPNESS * (powers @ weights) / background + 1e-12) ** (1 / STEEPNESS)
@@ -190,6 +199,14 @@ def _fit(binned: _Binned, mode: float, number: float, tail: bool) -> _Fit:
         best = np.where(tail & (STEEPNESS < 1), -np.inf, fitness).argmax()
         scale, steepness = float(scales[best]), float(STEEPNESS[best])
     return _Fit(probability, likelihood)
+
+
+def _gumbel(values: Floats, mean: float, deviation: float) -> Floats:
+    """Density (n,) of the Gumbel distribution of smallest values with this mean and standard deviation."""
+    scale = deviation * np.sqrt(6) / np.pi
+    z = (values - mean) / scale - np.euler_gamma
+    density: Floats = np.exp(z - np.exp(np.minimum(z, FARTHEST))) / scale
+    return density
 
 
 def _mean(fits: Sequence[_Fit], weights: Floats) -> Floats:
@@ -208,8 +225,8 @@ def _apart(probability: Floats, held: Floats, expected: float) -> float:
     """What the likelihood is worth in the comparison of numbers of particles.
 
     Were the populations shaped like those that are fitted, it would tell the logarithm of the number to within the
-    inverse root of its information. Real ones only resemble these; so what may be a particle or not, their overlap, is
-    in doubt besides, all of it.
+    inverse root of its information. Real ones only resemble these; so of what may be a particle or not, their overlap,
+    the part IN_DOUBT is in doubt besides.
 
     Args:
         probability: (n,) of each value to be a particle.
@@ -218,7 +235,7 @@ def _apart(probability: Floats, held: Floats, expected: float) -> float:
     """
     information = max(float(held @ probability**2), expected)
     overlap = held @ (probability * (1 - probability)) / max(float(held @ probability), 1e-9)
-    return float(1 / (1 + information * overlap**2))
+    return float(1 / (1 + information * (IN_DOUBT * overlap) ** 2))
 
 
 def _log_normal(prior: Count, candidates: int) -> tuple[float, float]:
