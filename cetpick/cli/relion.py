@@ -82,7 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.o.mkdir(parents=True, exist_ok=True)
         with exit_marker(given.o):
             if given.help:
-                raise InputError("nothing was done but to show the help", cure="leave --help out of the arguments")
+                raise InputError(
+                    "nothing was done but to show the help",
+                    expected="arguments of a job",
+                    found="--help among them",
+                    cure="leave it out",
+                )
             from cetpick.workflows.relion import run_relion_job
 
             run_relion_job(_job(vars(given), extra))
