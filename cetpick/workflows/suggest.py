@@ -28,8 +28,6 @@ A_TOMOGRAM = 5
 FOLDER, MODELS, RECORD = "suggest", "models", "suggest.json"
 EDITED = "edited"
 """Folder of models with somebody's answers that would have been written over."""
-POWER = 2.0
-"""Of the score, in proportion to which places are drawn; 1 draws more that look like nothing and teach less."""
 LEAST = 1e-6
 """Scores below are taken as this: what has no chance at all tells nothing."""
 
@@ -66,9 +64,9 @@ def run_suggest(
 ) -> SuggestSummary:
     """Choose places to look at and write them for 3dmod and RELION to the folder `suggest` in the results.
 
-    They are drawn at random, in proportion to their squared scores: so they are particles that the network was not
-    shown, or what it takes for particles, and the answers tell how many of all candidates are particles. Labels that
-    the folder knows of are left out.
+    They are drawn at random, in proportion to their scores: so they are particles that the network was not shown, or
+    what it may take for particles, and the answers tell how many of all candidates are particles. Labels that the
+    folder knows of are left out.
 
     Args:
         results: output folder of `pick`.
@@ -131,7 +129,7 @@ def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed
     most = min(tomograms or math.ceil(number / A_TOMOGRAM), len(held))
     names = rng.choice(held.index.to_numpy(), most, replace=False, p=held / held.sum())
     listed = weighed[weighed["tomogram"].isin(names)].sort_values("score", ascending=False, kind="stable")
-    places = listed.iloc[systematic_sample(sampling_chances(listed["weight"] ** POWER, number), rng)]
+    places = listed.iloc[systematic_sample(sampling_chances(listed["weight"], number), rng)]
     places = places.sort_values(["tomogram", "score"], ascending=[True, False], kind="stable")
     return places[["tomogram", "x", "y", "z", "score", "labels"]].reset_index(drop=True)
 
