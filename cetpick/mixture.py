@@ -4,8 +4,9 @@ The logits of a trained network fall into a few populations. Those of particles 
 value, some of them far below it, as some particles are hard to see: a Gumbel distribution of smallest values.
 Background is a sharp half of a bell that falls from its mode; look-alikes, gold and junk, if there are any, are an
 exponential tail of it. The populations are fitted by expectation-maximisation for many numbers of particles, with and
-without that tail, and averaged by how probable each of these fits is: by its likelihood, which is worth the less the
-more the populations overlap, and by what the scouts (scouting.py) tell of the number of particles.
+without that tail, and averaged by how probable each of these fits is. Whether there is a tail is told by the
+likelihood; the number of particles by what the scouts (scouting.py) tell of it, and by the likelihood, which is worth
+the less for that the more the populations overlap.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ LEAST_DOUBT = 0.1
 """Smallest standard deviation of the logarithm of the expected number."""
 NO_IDEA = 1.5
 """That when scouts told nothing."""
+TAIL_DOUBT = 6.0
+"""How much more probable scores have to be with a tail, logarithm: backgrounds only resemble what is fitted."""
 IN_DOUBT = 0.7
 """Part of the populations' overlap that their shapes do not tell, see _apart."""
 STEPS, CONVERGED = 200, 1e-3
@@ -94,18 +97,18 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     held, edges = np.histogram(above, BINS)
     binned = _Binned(values=(edges[1:] + edges[:-1])[held > 0] / 2, held=held[held > 0].astype(np.float64))
     fits = [_fit(binned, mode, number, tail) for tail in (True, False) for number in numbers]
-    tried = np.tile(numbers, 2)
-    likelihood = np.array([found.likelihood for found in fits])
-    likelihood[:NUMBERS] -= np.log(len(above))  # two parameters more (BIC)
-    told = ((np.log(tried) - expected) / doubt) ** 2 / 2
+    likelihood = np.array([found.likelihood for found in fits]).reshape(2, NUMBERS)
+    likelihood[0] -= np.log(len(above)) + TAIL_DOUBT  # two parameters more (BIC)
+    told = ((np.log(numbers) - expected) / doubt) ** 2 / 2
     weight = _normalised(likelihood - told)
-    apart = _apart(_mean(fits, weight), binned.held, float(np.exp(expected)))
-    weight = _normalised(apart * likelihood - told)
-    at_number = weight.reshape(2, -1).sum(axis=0)
+    apart = _apart(_mean(fits, weight.ravel()), binned.held, float(np.exp(expected)))
+    kinds = _normalised(likelihood.max(axis=1))
+    weight = np.stack([kind * _normalised(apart * of - told) for kind, of in zip(kinds, likelihood, strict=True)])
+    at_number = weight.sum(axis=0)
     quantiles = np.interp(COUNT_QUANTILES, np.cumsum(at_number) - at_number / 2, np.log(numbers))
     low, _, high = np.exp(quantiles).tolist()
-    number = float(np.exp((weight * np.log(tried)).sum()))
-    knots = _knots(binned.values, _mean(fits, weight))
+    number = float(np.exp(at_number @ np.log(numbers)))
+    knots = _knots(binned.values, _mean(fits, weight.ravel()))
     return Mixture(count=Count(min(low, number), number, max(high, number)), knots=knots, apart=apart)
 
 

@@ -68,6 +68,15 @@ def test_scores_decide_where_they_leave_a_gap(prior: Count) -> None:
     assert found.count.expected == pytest.approx(120, rel=0.07)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tail_needs_evidence(seed: int) -> None:
+    """Particles that lie near the background, and of which scouts told a third, are not taken for look-alikes."""
+    logits, true = populations(120, 0, seed)
+    found = fit(np.where(true, logits - 1.5, logits), Count(20, 40, 80))
+    assert found is not None
+    assert found.count.expected == pytest.approx(120, rel=0.2)
+
+
 def test_a_fit_that_finds_hardly_any_particles_is_not_trusted_for_it() -> None:
     """A network of few steps tells nothing apart; then scouts are right, not a handful of candidates at the end."""
     rng = np.random.default_rng(0)
