@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -492,18 +494,24 @@ def parser() -> argparse.ArgumentParser:
         "--margin", nargs="+", type=of_set, default=[], metavar="SET=X,Y,Z", help="voxels that are not judged"
     )
     run.add_argument("--steps", type=int, help="of trainings, to try things out; a case of its own")
-    run.add_argument("--threads", type=int)
-    run.add_argument("--device", default="auto")
+    running_options(run)
     show = commands.add_parser("table", help="print the table of all runs in the folder")
     show.add_argument("out", type=Path)
     return top
+
+
+def running_options(run: argparse.ArgumentParser) -> None:
+    """Options of how runs are done."""
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; see README.md for GPUs")
+    run.add_argument("--threads", type=int, help="of each run")
+    run.add_argument("--device", default="auto")
 
 
 def do_runs(options: argparse.Namespace) -> int:
     """Returns how many runs failed."""
     (options.out / "runs").mkdir(parents=True, exist_ok=True)
     given = {what: dict(getattr(options, what)) for what in ("diameter", "radius", "margin")}
-    failed = 0
+    works = []
     for name in options.sets:
         overrides = {
             what: values[name] if what == "margin" else values[name][0]
@@ -519,17 +527,31 @@ def do_runs(options: argparse.Namespace) -> int:
             run = Run(
                 set=name, labels=labels, style=style, method=method, seed=seed, judge=options.judge, steps=steps
             )  # fmt: skip
-            if (options.out / "runs" / f"{run.key}.json").exists():
-                print(f"{run.key}: there already", flush=True)
-                continue
-            try:
-                figures = run_one(run, dataset, options.out, threads=options.threads, device=options.device)["figures"]
-            except (InputError, RuntimeError) as error:
-                failed += 1
-                print(f"{run.key}: failed: {error}", file=sys.stderr, flush=True)
-                continue
-            print(f"{run.key}: AP {figures['average_precision']:.3f}, {figures['seconds']:.0f} s", flush=True)
-    return failed
+            works.append(functools.partial(do_run, run, dataset, options))
+    return at_a_time(options.jobs, works)
+
+
+def do_run(run: Run, dataset: DataSet, options: argparse.Namespace) -> int:
+    """Do a run if it is not there yet, and print how it went; returns how many failed."""
+    if (options.out / "runs" / f"{run.key}.json").exists():
+        print(f"{run.key}: there already", flush=True)
+        return 0
+    try:
+        figures = run_one(run, dataset, options.out, threads=options.threads, device=options.device)["figures"]
+    except (InputError, RuntimeError) as error:
+        print(f"{run.key}: failed: {error}", file=sys.stderr, flush=True)
+        return 1
+    print(f"{run.key}: AP {figures['average_precision']:.3f}, {figures['seconds']:.0f} s", flush=True)
+    return 0
+
+
+def at_a_time(jobs: int, works: Iterable[Callable[[], int]]) -> int:
+    """Do all works, so many at a time; the sum of what they return."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        return sum(pool.map(lambda work: work(), works))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C none begins
 
 
 def command_line(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -225,8 +226,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--arms", nargs="+", default=ARMS[1:], choices=ARMS, help="`base` comes before them in any case")
     run.add_argument("--corrections", type=int, default=CORRECTIONS, metavar="N")
     run.add_argument("--steps", type=int, help="of trainings, to try things out; a case of its own")
-    run.add_argument("--threads", type=int)
-    run.add_argument("--device", default="auto")
+    accuracy.running_options(run)
     show = commands.add_parser("table", help="print the table of all runs in the folder")
     show.add_argument("out", type=Path)
     return top
@@ -235,29 +235,36 @@ def parser() -> argparse.ArgumentParser:
 def do_runs(options: argparse.Namespace) -> int:
     """Returns how many runs failed."""
     (options.out / "runs").mkdir(parents=True, exist_ok=True)
-    failed = 0
+    works = []
     for name in options.sets:
         dataset = accuracy.open_set(name, options.data, options.out, {})
         # all arms of a seed before the next seed, so that a stopped benchmark compares as many as it can
         for labels, seed in itertools.product(options.labels, options.seeds):
-            for arm in dict.fromkeys(["base", *options.arms]):
-                run = Run(
-                    set=name, labels=labels, arm=arm, seed=seed, corrections=options.corrections, steps=options.steps
-                )
-                if (options.out / "runs" / f"{run.key}.json").exists():
-                    print(f"{run.key}: there already", flush=True)
-                    continue
-                try:
-                    result = run_one(run, dataset, options.out, threads=options.threads, device=options.device)
-                except (InputError, RuntimeError) as error:
-                    failed += 1
-                    print(f"{run.key}: failed: {error}", file=sys.stderr, flush=True)
-                    if arm == "base":
-                        break  # the others begin with it
-                    continue
-                figures = result["figures"]
-                told = f"AP {figures['average_precision']:.3f}, {figures['seconds']:.0f} s"
-                print(f"{run.key}: {result['added']} added, {result['rejected']} rejected, {told}", flush=True)
+            works.append(functools.partial(do_arms, dataset, labels, seed, options))
+    return accuracy.at_a_time(options.jobs, works)
+
+
+def do_arms(dataset: DataSet, labels: str, seed: int, options: argparse.Namespace) -> int:
+    """Do the runs of a seed that are not there yet, and print how they went; returns how many failed."""
+    failed = 0
+    for arm in dict.fromkeys(["base", *options.arms]):
+        run = Run(
+            set=dataset.name, labels=labels, arm=arm, seed=seed, corrections=options.corrections, steps=options.steps
+        )
+        if (options.out / "runs" / f"{run.key}.json").exists():
+            print(f"{run.key}: there already", flush=True)
+            continue
+        try:
+            result = run_one(run, dataset, options.out, threads=options.threads, device=options.device)
+        except (InputError, RuntimeError) as error:
+            failed += 1
+            print(f"{run.key}: failed: {error}", file=sys.stderr, flush=True)
+            if arm == "base":
+                break  # the others begin with it
+            continue
+        figures = result["figures"]
+        told = f"AP {figures['average_precision']:.3f}, {figures['seconds']:.0f} s"
+        print(f"{run.key}: {result['added']} added, {result['rejected']} rejected, {told}", flush=True)
     return failed
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_runs_leave_figures_and_are_not_done_twice(
     assert figures["calibration_error"] is None
     assert figures["seconds"] > 0
     assert figures["peak_mib"] > 30
+
+
+def test_runs_go_side_by_side() -> None:
+    both = threading.Barrier(2)
+
+    def run() -> int:
+        both.wait(timeout=20)  # broken if the other one never comes
+        return 1
+
+    assert accuracy.at_a_time(2, [run, run, run, run]) == 4
 
 
 @pytest.mark.parametrize(
