@@ -241,7 +241,7 @@ def train(
     told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy}
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
         second = DefaultRecipe(
-            _doubt_anew(examples, outcomes, seen.count, weight),
+            doubt_anew(examples, outcomes, seen.count, weight),
             settings=replace(
                 settings, steps=max(1, round(SECOND * len(log))), learning_rate=SECOND_RATE * settings.learning_rate
             ),
@@ -283,9 +283,7 @@ def doubt(labels: int, hidden: float) -> float:
     return min(HEAVIEST, DOUBTFUL * labels / max(1.0, hidden))
 
 
-def _doubt_anew(
-    examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count, weight: float
-) -> list[Example]:
+def doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count, weight: float) -> list[Example]:
     """The examples with other doubtful places: the best unlabelled candidates of the network that they trained.
 
     It ranks particles far better than the scouts did, and most look-alikes have sunk. So what it ranks high weighs
