@@ -241,7 +241,7 @@ def train(
     told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy}
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
         second = DefaultRecipe(
-            doubt_anew(examples, outcomes, seen.count, weight),
+            _doubt_anew(examples, outcomes, seen.count),
             settings=replace(
                 settings, steps=max(1, round(SECOND * len(log))), learning_rate=SECOND_RATE * settings.learning_rate
             ),
@@ -283,18 +283,16 @@ def doubt(labels: int, hidden: float) -> float:
     return min(HEAVIEST, DOUBTFUL * labels / max(1.0, hidden))
 
 
-def doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count, weight: float) -> list[Example]:
+def _doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count) -> list[Example]:
     """The examples with other doubtful places: the best unlabelled candidates of the network that they trained.
 
     It ranks particles far better than the scouts did, and most look-alikes have sunk. So what it ranks high weighs
-    nothing as background, what follows more and more, and what it does not list all.
+    nothing as background, and what it ranks low all.
 
     Args:
         examples: training tomograms.
         outcomes: of the network in them.
         hidden: particles expected among the unlabelled candidates.
-        weight: of the last place listed, that of the first round: more would teach particles as background where
-            fewer are expected than there are.
     """
     unlabelled = [~within(o.candidates, o.labels, o.radius) for o in outcomes]
     sure, most = SURE * hidden.expected, SPARED * hidden.high
@@ -304,7 +302,7 @@ def doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden:
         most,
     )
     return [
-        replace(e, doubtful=points, weights=weight * np.clip((place - sure) / max(most - sure, 1.0), 0, 1))
+        replace(e, doubtful=points, weights=np.clip((place - sure) / max(most - sure, 1.0), 0, 1))
         for e, (points, place) in zip(examples, ranked, strict=True)
     ]
 

@@ -9,11 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cetpick.calibration import Count
 from cetpick.checkpoint import load_model, save_model
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.dataset import Example
-from cetpick.diagnosis import Outcome
 from cetpick.errors import CetpickWarning, InputError, TrainingError
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.model import read_settings
@@ -25,7 +23,7 @@ from cetpick.networks.pretrained import WEIGHTS, load_pretrained
 from cetpick.optimisation import WeightAverage
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Grid, TomogramInfo
-from cetpick.training import DOUBTFUL, HEAVIEST, check_labels, doubt, doubt_anew, model_settings, train
+from cetpick.training import DOUBTFUL, HEAVIEST, check_labels, doubt, model_settings, train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
@@ -54,22 +52,6 @@ def test_hidden_particles_weigh_little_against_the_labels() -> None:
     for labels, hidden in ((5, 118), (12, 111), (21, 49)):
         assert doubt(labels, hidden) * hidden == pytest.approx(DOUBTFUL * labels)
     assert doubt(200, 10) == doubt(60, 0) == HEAVIEST
-
-
-def test_no_place_weighs_more_in_the_second_round_than_in_the_first(tiny: TinySet) -> None:
-    """Where fewer particles are expected than there are, the others must not be learned as background."""
-    [(tomogram, labels)] = labelled(tiny)
-    model = model_settings(TrainSettings(diameter=tiny.diameter), [tomogram])
-    example = Example(tomogram=tomogram, labels=labels.xyz, prepared=prepare(tomogram, model))
-    away = np.column_stack([np.arange(1000.0, 1060), np.zeros(60), np.zeros(60)])
-    seen = Outcome(
-        name="one", labels=labels.xyz, candidates=away, scores=np.linspace(0.9, 0.1, 60), volume=1.0, radius=8.0
-    )
-    [again] = doubt_anew([example], [seen], Count(10, 20, 30), 0.05)
-    assert np.array_equal(again.doubtful, away[:45])
-    assert not again.weights[:24].any()
-    assert (np.diff(again.weights[24:]) > 0).all()
-    assert 0.045 < again.weights[-1] <= 0.05
 
 
 def test_nothing_is_left_out_of_a_batch_beyond_what_hidden_particles_fill(tiny: TinySet) -> None:
