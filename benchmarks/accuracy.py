@@ -546,7 +546,13 @@ def do_run(run: Run, dataset: DataSet, options: argparse.Namespace) -> int:
 
 
 def at_a_time(jobs: int, works: Iterable[Callable[[], int]]) -> int:
-    """Do all works, so many at a time; the sum of what they return."""
+    """Do all works, so many at a time; the sum of what they return.
+
+    Raises:
+        InputError: less than one at a time.
+    """
+    if jobs < 1:
+        raise InputError("unusable --jobs", expected="at least 1", found=jobs, cure="leave it out for one at a time")
     pool = ThreadPoolExecutor(jobs)
     try:
         return sum(pool.map(lambda work: work(), works))
