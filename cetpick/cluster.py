@@ -62,10 +62,10 @@ class Cluster:
                 answers.
         """
         kind, _, number = text.partition(":")
-        if "://" in text or Path(text).is_file():
-            cluster = cls(kind="running", address=text)
-        elif kind in (LOCAL, *QUEUES) and (kind == text or (number.isdecimal() and int(number) > 0)):
+        if kind in (LOCAL, *QUEUES) and (kind == text or (number.isdecimal() and int(number) > 0)):
             cluster = cls(kind=kind, number=int(number) if number else None)
+        elif "://" in text or Path(text).is_file():
+            cluster = cls(kind="running", address=text)
         else:
             raise InputError(
                 "unusable --cluster",

@@ -87,7 +87,7 @@ class _Process:
             # not multiprocessing.Process, which would run the script that called cetpick again. In a group of its own:
             # Ctrl-C in a terminal is for the parent to pass on
             self._process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, str(theirs.fileno())], pass_fds=[theirs.fileno()], process_group=0
+                [sys.executable, "-P", "-c", MAIN, str(theirs.fileno())], pass_fds=[theirs.fileno()], process_group=0
             )
             theirs.close()
             self._send(self._work)

@@ -332,7 +332,7 @@ def test_files_that_were_changed_are_missing_and_made_again(
     no_work()
     assert done(pick("--shard", "1/1")[1]) == "2 done before, 2 cut again"
     assert cetpick("collect", "out")[0] == 0
-    assert contents("out", "particles") == before
+    assert contents("out", "particles", "b.edited") == before
 
 
 def test_more_shards_than_tomograms(pick: Run) -> None:
@@ -515,6 +515,30 @@ def test_work_in_3dmod_is_not_written_over(pick: Run, cetpick: Run, scores: pd.S
     assert Path("out/b.edited1.mod").read_bytes() == b"mine again"
     assert cetpick("repick", "out")[0] == 0
     assert contents("out", "b.edited", "b.edited1") == written
+
+
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning:mrcfile")  # it adds up what is not finite
+def test_a_run_again_does_not_write_over_work_in_3dmod_either(pick: Run) -> None:
+    assert pick()[0] == 0
+    written = contents("out")
+    Path("out/b.mod").write_bytes(b"mine")
+    _, out, err = pick()
+    assert "out/b.mod: changed since it was written; your version is kept as b.edited" in err
+    assert done(out) == "3 done before, 1 cut again"
+    Path("out/b.csv").write_text("x,y,z\n1,2,3\n")
+    write_mrc("b.mrc", np.full((20, 48, 52), np.nan, np.float32), voxel_size=10.0)
+    assert pick()[0] == 1  # it fails, and its results go
+    assert not Path("out/b.csv").exists()
+    assert Path("out/b.edited.mod").read_bytes() == b"mine"
+    assert Path("out/b.edited.csv").read_text() == "x,y,z\n1,2,3\n"
+    assert contents("out").keys() - {"b.edited.mod", "b.edited.csv"} < written.keys()
+
+
+def test_complete_results_of_a_run_that_was_stopped_are_not_left_out_in_silence(pick: Run, cetpick: Run) -> None:
+    assert pick("--shard", "1/1", tomograms=("a", "b"))[0] == 0  # no particles.star yet
+    code, _, err = pick(tomograms=("c",))
+    assert (code, "particles.star would lose them" in err) == (2, True)
+    assert pick(tomograms=("a", "b", "c"))[0] == 0
 
 
 def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:

@@ -247,6 +247,22 @@ class TestFolders:
         assert "TS_1.tomostar\t1.000000\t2.000000\t3.000000" in (tmp_path / "w.star").read_text()
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"options": InputOptions(voxel_size=float("nan"))}, "unusable --voxel-size"),
+        ({"options": InputOptions(voxel_size=-5.0)}, "unusable --voxel-size"),
+        ({"to_voxel_size": 0.0}, "unusable --voxel-size"),
+        ({"diameter": float("nan")}, "unusable setting diameter"),
+        ({"diameter": -300.0}, "unusable setting diameter"),
+    ],
+)
+def test_sizes_that_nothing_has_are_refused(tmp_path, given, what):
+    table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
+    with pytest.raises(InputError, match=what):
+        run_convert(table, tmp_path / "b.csv", **given)
+
+
 def test_command_line(tmp_path, capsys, monkeypatch):
     def cetpick(*arguments):
         monkeypatch.setattr(sys, "argv", ["cetpick", *map(str, arguments)])

@@ -362,6 +362,29 @@ grids = {"size": st.tuples(*[st.integers(1, 10_000)] * 3), "voxel_size": st.floa
 euler = st.tuples(st.floats(-180, 180), st.floats(0, 180), st.floats(-180, 180))
 
 
+def test_a_table_of_several_tomograms_is_not_taken_for_one(tmp_path):
+    file = written(tmp_path / "many.csv", "tomogram,x,y,z\nvolume,1,2,3\nTS_02,4,5,6\n")
+    with pytest.warns(CetpickWarning, match="left out: TS_02"):
+        assert one(file).xyz.tolist() == [[1, 2, 3]]
+    for tomograms in ([], [tomogram("other")]):
+        with pytest.raises(InputError, match="names several tomograms"):
+            read_coordinates(file, tomograms=tomograms)
+
+
+def test_tables_of_napari_and_copick(tmp_path):
+    file = written(tmp_path / "napari.csv", "index,axis-0,axis-1,axis-2\n0.0,3.0,2.0,1.0\n")
+    assert one(file).xyz.tolist() == [[1, 2, 3]]
+    file = written(tmp_path / "copick.csv", "run_name,x,y,z,transform_00\nvolume,10,20,30,1\n")
+    assert one(file).xyz.tolist() == [[1, 2, 3]]
+    with pytest.raises(InputError, match="angstrom, and the voxel size is not known"):
+        read_coordinates(file)
+
+
+def test_a_tab_at_the_end_of_a_line_stands_beside_an_empty_value(tmp_path):
+    file = written(tmp_path / "a.tsv", "x\ty\tz\tnote\n1\t2\t3\t\n4\t5\t6\tgood\n")
+    assert one(file).xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def in_volume(where, size):
     """Points that stay apart when they are rounded to what the coarsest format holds."""
     inside = np.clip(np.round(np.array(where) * size, 1), 0, np.array(size) - 0.1)

@@ -101,6 +101,19 @@ def test_unknown_header_voxel_size_keeps_indices():
     np.testing.assert_array_equal(read.xyz, imod_to_voxel(POINTS))
 
 
+@pytest.mark.parametrize(("drawn", "shown"), [(1.0, 10.0), (10.0, 1.0)])
+def test_a_header_without_a_voxel_size_is_no_scale(tmp_path, drawn, shown):
+    """A denoised copy, say, whose header has 1 A."""
+    write_mod(tmp_path / "a.mod", POINTS, size=(30, 20, 12), voxel_size=drawn)
+    with pytest.warns(CetpickWarning, match="is unknown"):
+        read = mod_to_coordinates(tmp_path / "a.mod", tomogram(voxel_size=shown))
+    np.testing.assert_allclose(read.xyz, imod_to_voxel(POINTS))
+    # a volume of other sides was binned
+    write_mod(tmp_path / "b.mod", POINTS, size=(60, 40, 24), voxel_size=drawn)
+    with pytest.warns(CetpickWarning, match="moved as 3dmod does"):
+        mod_to_coordinates(tmp_path / "b.mod", tomogram(voxel_size=shown))
+
+
 def test_minx_is_what_the_header_says_not_what_the_user_says(tmp_path):
     grid = Grid(shape=(12, 20, 30), voxel_size=10.0, origin=(1.0, 2.0, 3.0))
     info = TomogramInfo(name="t", path=Path("t.mrc"), grid=grid, header_voxel_size=1.0)

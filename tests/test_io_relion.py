@@ -1,6 +1,7 @@
 """STAR files of particles: RELION 5.0.1's own, the numbers that its programs were seen to use, and every flavour."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cetpick.errors import CetpickWarning, InputError
-from cetpick.io.relion import find_tomogram, read_particles, write_optimisation_set, write_particles
+from cetpick.io.naming import find_tomogram
+from cetpick.io.relion import read_particles, write_optimisation_set, write_particles
 from cetpick.io.star import read_star, star_numbers, write_star
 from cetpick.records import Grid, RelionTomogram, TomogramInfo
 
@@ -279,6 +281,58 @@ def test_find_tomogram_prefers_the_exact_name():
     assert find_tomogram("TS_02", tomograms) is None
     assert find_tomogram(None, tomograms) is None
     assert find_tomogram(None, tomograms[:1]).name == "TS_01"
+
+
+def in_folder(path):
+    return replace(tomogram(Path(path).parent.name, relion=False), path=Path(path))
+
+
+def particles_of(*names):
+    rows = "".join(f"{name} {n}.0 2.0 3.0\n" for n, name in enumerate(names))
+    return f"data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n{rows}"
+
+
+def test_tomograms_of_one_file_name_are_told_by_their_folders(tmp_path):
+    names = ["Tomograms/t1/rec.mrc", "Tomograms/t2/rec.mrc"]
+    star = tmp_path / "p.star"
+    star.write_text(particles_of(*names))
+    infos = [in_folder(tmp_path / name) for name in names]
+    assert {read.tomogram: read.xyz[0, 0] for read in read_particles(star, infos)} == {"t1": 0, "t2": 1}
+    with pytest.warns(CetpickWarning, match="left out: Tomograms/t1/rec.mrc"):
+        assert [read.xyz[0, 0] for read in read_particles(star, infos[1:])] == [1]
+    moved = in_folder("elsewhere/rec.mrc")
+    with pytest.raises(InputError, match="more than one of its tomograms could be elsewhere"):
+        read_particles(star, [moved])
+    star.write_text(particles_of(names[1]))
+    assert [read.tomogram for read in read_particles(star, [moved])] == ["elsewhere"]
+    star.write_text(particles_of("rec.mrc"))
+    with pytest.warns(CetpickWarning, match="left out: rec.mrc"):
+        assert not read_particles(star, infos)
+
+
+@pytest.mark.parametrize("name", ["C:\\data\\rec_TS_01.mrc", "000001@Tomograms/TS_01.mrc"])
+def test_names_of_other_systems_and_of_images_in_stacks(name):
+    assert find_tomogram(name, [tomogram("TS_01"), tomogram("TS_02")]).name == "TS_01"
+
+
+def test_warp_calls_a_tomogram_by_its_tilt_series(tmp_path):
+    infos = [tomogram(f"TS_0{n}_10.00Apx", relion=False) for n in (1, 2)]
+    write_particles(tmp_path / "p.star", "warp", [(info, points_table(VOXELS)) for info in infos])
+    assert set(read_star(tmp_path / "p.star")[""]["rlnMicrographName"]) == {"TS_01.tomostar", "TS_02.tomostar"}
+    assert [read.tomogram for read in read_particles(tmp_path / "p.star", infos)] == [info.name for info in infos]
+    other = tomogram("TS_01_20.00Apx", relion=False)
+    with pytest.raises(InputError, match="several of TS_01"):
+        write_particles(tmp_path / "q.star", "warp", [(info, points_table(VOXELS)) for info in (infos[0], other)])
+
+
+def test_scores_that_some_particles_lack_are_left_out(tmp_path):
+    labels = ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnAutopickFigureOfMerit"]
+    table = pd.DataFrame([["a.mrc", "1", "2", "3", "0.5"], ["a.mrc", "4", "5", "6", "None"]], columns=labels)
+    write_star(tmp_path / "p.star", {"": table})
+    with pytest.warns(CetpickWarning, match="1 of 2 particles have no rlnAutopickFigureOfMerit"):
+        (read,) = read_particles(tmp_path / "p.star")
+    assert len(read) == 2
+    assert "score" not in read.table
 
 
 def test_a_tomograms_star_holds_no_particles():

@@ -147,6 +147,7 @@ def test_files_of_mrcfile_are_read_as_mrcfile_reads_them(tmp_path):
         ({"dmin": -100.0, "dmax": 200.0}, True),  # -low > high - 128
         ({"dmin": -10.0, "dmax": 200.0}, False),
         ({"dmin": 0.0, "dmax": 100.0}, False),
+        ({"dmin": 0.0, "dmax": -1.0}, True),  # not known
     ],
 )
 def test_bytes_are_signed_by_the_rule_of_imod(write, fields, signed):
@@ -556,13 +557,16 @@ def test_the_list_form_of_the_block(write):
     assert (tomogram.name, path.name) == ("007", "rec_007.mrc")
 
 
-def test_files_are_found_from_the_current_folder_and_from_those_above_the_star(write, tmp_path, monkeypatch):
+def test_files_are_those_of_the_project_of_the_star_not_of_the_current_one(write, tmp_path, monkeypatch):
     star = write(star_bytes(row()), "project/Tomograms/job007/tomograms.star")
     in_project = write(mrc_bytes(), "project/Tomograms/job007/rec_TS_01.mrc")
     monkeypatch.chdir(tmp_path)
     ((path, _),) = read_tomograms_star(star)
     assert path.resolve() == in_project.resolve()
     here = write(mrc_bytes(), "Tomograms/job007/rec_TS_01.mrc")
+    ((path, _),) = read_tomograms_star(star)
+    assert path.resolve() == in_project.resolve()
+    in_project.unlink()
     ((path, _),) = read_tomograms_star(star)
     assert path.resolve() == here.resolve()
     ((path, _),) = read_tomograms_star(write(star_bytes(row(file=str(here))), "elsewhere/tomograms.star"))

@@ -156,6 +156,8 @@ def test_relion_31_finds_picks_beside_the_suffix_file(project):
 
 def test_relion_5_gets_particles_set_and_annotations(project):
     labels = ("--labels", "t1.csv", "--train", "Import/job001/Tomograms/t1.mrc", "--diameter", "60")
+    for name in ("gold.mod", "bad.star"):
+        (project / name).touch()
     more = ("--seed", "3", "--max_foo", "1", "--in_3dref", "x", "--reject", "gold.mod", "bad.star")
     assert relion("--in_mics", "tomograms.star", *labels, *more) == 0
     particles = read_star(JOB / "particles.star")["particles"]
@@ -340,6 +342,16 @@ def test_a_training_goes_on_and_other_labels_start_over(project):
     assert not any(
         (JOB / f"model{ending}").exists() for ending in (".run.json", ".report.html", ".checkpoint", ".safetensors")
     )
+
+
+@pytest.mark.parametrize("labels", ["labb.csv", f"{JOB}/t1.csv"], ids=["mistyped", "in the job's folder"])
+def test_continuing_with_unusable_labels_keeps_what_is_there(project, labels, capsys):
+    arguments = ("--in_mics", "tomograms.star", "--diameter", "60", "--labels")
+    assert relion(*arguments, "t1.csv") == 0
+    before = {path: path.read_bytes() for path in JOB.rglob("*") if path.is_file() and "RELION_JOB" not in path.name}
+    assert relion(*arguments, labels) == 2
+    assert labels in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 @pytest.mark.parametrize(

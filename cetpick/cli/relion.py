@@ -130,7 +130,7 @@ def _job(given: dict[str, Any], extra: Sequence[str]) -> Any:
         device=_device(_one(given, "gpu")),
         threads=_one(given, "j"),
         options=InputOptions(voxel_size=_number(given, "voxel_size", float), which=which),
-        exe=shlex.split(" ".join(exe)) or [sys.executable, "-m", "cetpick"],
+        exe=shlex.split(" ".join(exe)) or [sys.executable, "-P", "-m", "cetpick"],
         extra=_handed_on(extra),
     )
 

@@ -194,7 +194,7 @@ def mod_to_coordinates(path: str | PathLike[str], info: TomogramInfo | None) -> 
     points = np.concatenate([np.empty((0, 3)), *(contour.points for *_, contour in contours)])
     scores = np.concatenate([np.empty(0), *(contour.scores for *_, contour in contours)])
     lengths = [len(contour.points) for *_, contour in contours]
-    table = pd.DataFrame(imod_to_voxel(_on_volume(path, points, model.minx, info)), columns=["x", "y", "z"])
+    table = pd.DataFrame(imod_to_voxel(_on_volume(path, points, model, info)), columns=["x", "y", "z"])
     names = {number: model.objects[number - 1].name for number, _, contour in contours if len(contour.points)}
     named = all(names.values()) and len({*names.values()}) == len(names)
     classes = [names.get(number, "") if named else DEFAULT_CLASS for number, *_ in contours]
@@ -398,11 +398,16 @@ def _object_bytes(name: str, colour: tuple[int, int, int], radius: float, points
     return b"".join(chunks)
 
 
-def _on_volume(path: str | PathLike[str], points: Points, minx: Minx | None, info: TomogramInfo | None) -> Points:
+def _on_volume(path: str | PathLike[str], points: Points, model: ImodModel, info: TomogramInfo | None) -> Points:
     """Move points from the volume that a model was last shown on to a tomogram; both are IMOD model coordinates."""
+    minx = model.minx
     if minx is None or info is None:
         return points
-    if info.header_voxel_size is None or not np.isfinite(minx.scale + minx.translation).all() or min(minx.scale) <= 0:
+    header = info.header_voxel_size
+    usable = header is not None and np.isfinite(minx.scale + minx.translation).all() and min(minx.scale) > 0
+    # a header without a voxel size often says 1: between two volumes of one size that is no scale
+    unset = (header == 1) != (minx.scale[0] == 1) and model.size in (info.grid.size, (0, 0, 0))
+    if not usable or unset:
         warnings.warn(
             f"{path}: the pixel size of the volume it was drawn on, or that in the header of {info.path}, is unknown: "
             "its points are taken as voxels of this tomogram",
@@ -411,7 +416,7 @@ def _on_volume(path: str | PathLike[str], points: Points, minx: Minx | None, inf
         )
         return points
     # MINX holds float32, so the header is rounded the same way: on its own volume a model does not move at all.
-    voxel_size, *origin = np.array([info.header_voxel_size, *info.grid.origin], dtype=np.float32).tolist()
+    voxel_size, *origin = np.array([header, *info.grid.origin], dtype=np.float32).tolist()
     moved = imod_to_other_volume(
         points, scale=minx.scale, translation=minx.translation, voxel_size=voxel_size, origin=origin
     )

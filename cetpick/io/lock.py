@@ -47,7 +47,8 @@ def alone_in(folder: Path, what: str) -> Iterator[list[int]]:
         yield [] if descriptor is None else [descriptor]
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, left by a process that was killed
+                path.unlink(missing_ok=True)
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # for those that inherited it, too
             os.close(descriptor)
         if new:
@@ -64,12 +65,17 @@ def _locked(path: Path) -> int | None:
     while True:
         descriptor = None
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            own = True
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except PermissionError:  # another user's, who may be at work
+                own, descriptor = False, os.open(path, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # who held it before may have removed it since it was opened
             if _is(path, descriptor):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+                if own:
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
                 return descriptor
         except BlockingIOError:
             assert descriptor is not None

@@ -332,12 +332,15 @@ def _dtype(path: Path, mode: int, order: str, *, signed: bool) -> np.dtype[Any]:
 
 
 def _bytes_are_signed(raw: bytes, order: str) -> bool:
-    """IMOD's rule for mode 0 (readBytesSigned): its stamp, else what the minimum and maximum in the header allow."""
+    """IMOD's rule for mode 0 (readBytesSigned): its stamp, else what the minimum and maximum in the header allow.
+
+    A maximum below the minimum stands for neither being known (MRC2014), and then bytes are signed, as that has them.
+    """
     stamp, flags = struct.unpack_from(f"{order}2i", raw, IMOD_STAMP_OFFSET)
     if stamp == IMOD_STAMP:
         return bool(flags & IMOD_SIGNED_BYTES)
     low, high = struct.unpack_from(f"{order}2f", raw, HEADER_DTYPE.fields["dmin"][1])
-    return bool(low < 0 and (high < 128 or -low > high - 128))
+    return bool(high < low or (low < 0 and (high < 128 or -low > high - 128)))
 
 
 def _origin(raw: bytes, order: str) -> tuple[tuple[float, float, float], str | None]:

@@ -20,7 +20,7 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
 from cetpick.io.atomic import replacing
 from cetpick.io.handler import Item, known_scores
-from cetpick.io.naming import find_tomogram, plain_name, warn_of_others
+from cetpick.io.naming import find_tomograms, plain_name, warn_of_others
 from cetpick.io.star import read_text
 from cetpick.records import DEFAULT_CLASS, Coordinates, TomogramInfo
 
@@ -69,9 +69,9 @@ def to_records(path: Path, rows: Numbered, tomograms: Sequence[TomogramInfo]) ->
     doc = path.with_suffix(DOC)
     listed = _read_doc(doc) if doc.is_file() else {}
     infos: dict[int, TomogramInfo] = {} if listed else _by_number(path, numbers, tomograms)
-    for number in numbers:
-        if number in listed and (found := find_tomogram(listed[number], tomograms)):
-            infos[number] = found
+    known = [number for number in numbers if number in listed]
+    told = zip(known, find_tomograms([listed[n] for n in known], tomograms, file=doc), strict=True)
+    infos |= {number: info for number, info in told if info}
     names = np.array(class_names(map(str, rows.classes.tolist())), dtype=object)
     records, others = [], []
     for number in numbers:

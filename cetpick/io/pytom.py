@@ -21,7 +21,7 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import convert_angles
 from cetpick.io.atomic import replacing
 from cetpick.io.handler import Item, known_scores, text_head
-from cetpick.io.naming import find_tomogram, plain_name, warn_of_others
+from cetpick.io.naming import find_tomograms, plain_name, warn_of_others
 from cetpick.io.numbered import class_names
 from cetpick.io.plain import finite_numbers
 from cetpick.io.star import read_bytes
@@ -69,8 +69,8 @@ def read_particle_list(path: Path, tomograms: Sequence[TomogramInfo]) -> list[Co
     classes = np.array(class_names(particle.get("Class", {}).get("Name", "0") for particle in particles), dtype=object)
     origins = np.array([particle["PickPosition"].get("Origin", "") for particle in particles], dtype=object)
     records, others = [], []
-    for origin in dict.fromkeys(origins.tolist()):
-        info = find_tomogram(origin or None, tomograms)
+    named = list(dict.fromkeys(origins.tolist()))
+    for origin, info in zip(named, find_tomograms([o or None for o in named], tomograms, file=path), strict=True):
         if tomograms and info is None:
             others.append(origin or "(no name)")
             continue

@@ -28,7 +28,7 @@ from cetpick.geometry import (
     voxel_to_relion_unbinned,
 )
 from cetpick.io.handler import Item, known_scores, needed_info
-from cetpick.io.naming import find_tomogram, named_after, plain_name, warn_of_others
+from cetpick.io.naming import find_tomograms, named_after, plain_name, warn_of_others, warp_name
 from cetpick.io.numbered import class_names, class_numbers, whole_numbers
 from cetpick.io.star import Block, read_star, read_text, star_numbers, write_star
 from cetpick.io.tomograms_star import read_tomograms_star
@@ -107,8 +107,8 @@ def read_particles(
     )
 
     records, others = [], []
-    for name, rows in groups:
-        info = find_tomogram(name, tomograms)
+    infos = find_tomograms([name for name, _ in groups], tomograms, file=path)
+    for (name, rows), info in zip(groups, infos, strict=True):
         if tomograms and info is None:
             others.append(name or "(no name)")
             continue
@@ -232,8 +232,8 @@ def _named_like(path: Path, tomograms: Sequence[TomogramInfo]) -> str | None:
 
 
 def _project_file(path: Path, name: str) -> Path:
-    """A file named relative to the RELION project folder, which is the current one or lies above `path`."""
-    for folder in (Path(), *path.absolute().parents):
+    """A file named relative to the RELION project folder, which lies above `path` or is the current one."""
+    for folder in (*path.absolute().parents, Path()):
         if (folder / name).is_file():
             return folder / name
     raise InputError(
@@ -267,20 +267,36 @@ def _record(
         )
     else:
         points = _uncentred(path, rows, info, _binning(path, blocks, info, relion), binned)
-    score = next((label for label in _SCORES if label in rows), None)
     if info:
         name = info.name
     elif name is not None and "rlnTomoName" not in rows:
         name = plain_name(name)
     return Coordinates.from_points(
         points - _offsets(path, rows, voxel_size),
-        score=star_numbers(rows, [score], file=path)[:, 0] if score else None,
+        score=_scores(path, rows),
         class_=rows.get(_CLASS),
         angles=_angles(path, rows),
         tomogram=name,
         voxel_size=voxel_size,
         source=path,
     )
+
+
+def _scores(path: Path, rows: pd.DataFrame) -> NDArray[np.float64] | None:
+    """Scores of all particles, if each has one."""
+    label = next((label for label in _SCORES if label in rows), None)
+    if label is None:
+        return None
+    scores = pd.to_numeric(rows[label], errors="coerce").to_numpy(np.float64)
+    if np.isfinite(scores).all():
+        return scores
+    lacking = np.count_nonzero(~np.isfinite(scores))
+    warnings.warn(
+        f"{path}: {lacking} of {len(rows)} particles have no {label}, which is left out",
+        CetpickWarning,
+        stacklevel=2,
+    )
+    return None
 
 
 def _binning(
@@ -433,8 +449,10 @@ def _relion31(path: Path, items: Sequence[Item]) -> dict[str, Block]:
 
 
 def _warp(path: Path, items: Sequence[Item]) -> dict[str, Block]:
-    # Warp knows tomograms by name alone.
-    names = [item.name if item.info is None and item.name else needed_info(path, item).name for item in items]
+    # Warp knows tilt series by name alone
+    names = [item.name if item.info is None and item.name else warp_name(needed_info(path, item)) for item in items]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError("Warp knows one tomogram of a tilt series", file=path, found=f"several of {twice}")
     return _in_voxels(path, items, [f"{name}.tomostar" for name in names])
 
 

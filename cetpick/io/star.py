@@ -183,14 +183,19 @@ def _block_text(path: str | PathLike[str], name: str, block: Block, version: str
     heading += [f"data_{name}", ""]
     if isinstance(block, pd.DataFrame):
         heading += ["loop_", *(f"_{label} #{number}" for number, label in enumerate(block.columns, start=1))]
-        columns = [[_value_text(path, label, value) for value in block[label]] for label in block.columns]
+        columns = [[value_text(path, label, value) for value in block[label]] for label in block.columns]
         body = ["\t".join(row) for row in zip(*columns, strict=True)]
     else:
-        body = [f"_{label}\t{_value_text(path, label, value)}" for label, value in block.items()]
+        body = [f"_{label}\t{value_text(path, label, value)}" for label, value in block.items()]
     return "\n".join(["", *heading, *body, ""])
 
 
-def _value_text(path: str | PathLike[str], label: str, value: object) -> str:
+def value_text(path: str | PathLike[str], label: str, value: object) -> str:
+    """A value as it is written into a file.
+
+    Raises:
+        InputError: RELION could not read it.
+    """
     text = f"{value:.6f}" if isinstance(value, float | np.floating) else str(value)
     if not re.fullmatch(r"[^\s#_\"'][^\s\"']*", text) or not text.isprintable():
         raise InputError(
@@ -198,6 +203,6 @@ def _value_text(path: str | PathLike[str], label: str, value: object) -> str:
             file=path,
             expected="text without blanks and quotes that begins with neither # nor _",
             found=repr(text),
-            cure="rename the tomogram or its folder",
+            cure="rename the tomogram or its folder, or give a link to it whose name has none",
         )
     return text

@@ -12,6 +12,8 @@ anything else                               refused: a fourth column may be a sc
 ==========================================  ===========================================================================
 
 A header names the columns (x, y and z among them, in any order) and settles it: voxels, 0 = centre of the first voxel.
+So do the headers of napari, axis-0 to axis-2 for z, y, x, and of copick, run_name and transform_00, whose x, y, z are
+angstrom. Of a table that names several tomograms the rows of one are read.
 """
 
 from __future__ import annotations
@@ -30,10 +32,14 @@ from numpy.typing import NDArray
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points, imod_to_voxel, voxel_to_imod
 from cetpick.io.atomic import replacing
+from cetpick.io.naming import find_tomograms, warn_of_others
 from cetpick.io.star import read_text
 from cetpick.records import ANGLES, DEFAULT_CLASS, Coordinates, TomogramInfo
 
 AXES = ["x", "y", "z"]
+NAPARI = {"axis-0": "z", "axis-1": "y", "axis-2": "x"}
+TOMOGRAM_COLUMNS = ("tomogram", "tomo_name", "run_name", "rlntomoname", "rlnmicrographname")
+"""Columns that tell which tomogram a row belongs to."""
 SCORED_ENDINGS = (".csv", ".tsv", ".coords")
 """Without a header, a fourth column is a score in files with these endings."""
 
@@ -63,7 +69,11 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
         Points with their `class` and `score`, and further columns, if the file has them.
 
     Raises:
-        InputError: not a table, a row that does not fit (with its line number), or columns that cannot be told.
+        InputError: not a table, a row that does not fit (with its line number), columns that cannot be told, or
+            several tomograms, none of which is `info`.
+
+    Warns:
+        CetpickWarning: rows of other tomograms are left out.
     """
     path = Path(path)
     lines, header = _content(read_text(path))
@@ -73,7 +83,7 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
     delimiter = _delimiter(lines[0][1] if lines else "")
     rows = [(number, _split(line, delimiter)) for number, line in lines]
     if rows and _is_header(rows[0][1]):
-        header = [name.lower() for name in rows.pop(0)[1]]
+        header = _column_names(rows.pop(0)[1])
     names = header or _guessed_names(path, len(rows[0][1]) if rows else 0)
     if len(set(names)) != len(names):
         raise InputError("two columns of its header have the same name", file=path, found=", ".join(names))
@@ -92,7 +102,9 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
         table[ANGLES] = np.column_stack([_numbers(path, numbers, name, columns.pop(name)) for name in ANGLES])
     for name, values in columns.items():
         table[name] = np.array(values, dtype=float) if all(map(_is_number, values)) else pd.Series(values, dtype=object)
-    return Coordinates(table=table, voxel_size=voxel_size, source=path)
+    if {"run_name", "transform_00"} <= {*table.columns}:
+        table = _from_angstrom(path, table, voxel_size)
+    return Coordinates(table=_of_tomogram(path, table, info), voxel_size=voxel_size, source=path)
 
 
 def write_table(path: str | PathLike[str], table: pd.DataFrame) -> None:
@@ -129,7 +141,7 @@ def _content(text: str) -> tuple[list[tuple[int, str]], list[str] | None]:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("#"):
             words = _split(line.lstrip("# \t"), _delimiter(line))
-            header = [word.lower() for word in words] if not lines and _is_header(words) else header
+            header = _column_names(words) if not lines and _is_header(words) else header
         elif line.strip():
             lines.append((number, line))
     return lines, header
@@ -143,14 +155,20 @@ def _split(line: str, delimiter: str | None) -> list[str]:
     if delimiter is None:
         return line.split()
     try:
-        values = next(csv.reader([line.strip()], delimiter=delimiter, skipinitialspace=True), [])
+        # a tab at an end stands beside an empty value
+        line = line.strip(" \r\n") if delimiter == "\t" else line.strip()
+        values = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:  # a value longer than any that is meant
         return []
     return [value.strip() for value in values]
 
 
 def _is_header(words: Sequence[str]) -> bool:
-    return {*AXES} <= {word.lower() for word in words}
+    return {*AXES} <= {*_column_names(words)}
+
+
+def _column_names(words: Sequence[str]) -> list[str]:
+    return [NAPARI.get(word.lower(), word.lower()) for word in words]
 
 
 def _is_number(word: str) -> bool:
@@ -187,6 +205,34 @@ def _numbers(path: Path, lines: list[int], name: str, words: list[str]) -> NDArr
         row = int(np.argmin(np.isfinite(values)))
         raise InputError(f"line {lines[row]}: {name} is not a number", file=path, found=repr(words[row]))
     return values
+
+
+def _from_angstrom(path: Path, table: pd.DataFrame, voxel_size: float | None) -> pd.DataFrame:
+    if voxel_size is None:
+        raise InputError(
+            "its coordinates are angstrom, and the voxel size is not known", file=path, cure="name the tomogram, too"
+        )
+    return table.assign(**{axis: table[axis] / voxel_size for axis in AXES})
+
+
+def _of_tomogram(path: Path, table: pd.DataFrame, info: TomogramInfo | None) -> pd.DataFrame:
+    """The rows of one tomogram, where a column names several."""
+    column = next((name for name in TOMOGRAM_COLUMNS if name in table), None)
+    names = [] if column is None else table[column].astype(str).unique().tolist()
+    if len(names) < 2:
+        return table
+    found = [None] * len(names) if info is None else find_tomograms(names, [info], file=path)
+    meant = [name for name, of in zip(names, found, strict=True) if of is not None]
+    if not meant:
+        raise InputError(
+            "names several tomograms" + ("" if info is None else f", none of which is {info.name}"),
+            file=path,
+            expected="points of one, or the tomogram whose points are meant",
+            found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
+            cure="name that tomogram, or make a file for each",
+        )
+    warn_of_others(path, [name for name in names if name not in meant])
+    return table[table[column].astype(str).isin(meant)].reset_index(drop=True)
 
 
 def _model2point_match(lines: list[str]) -> re.Match[str] | None:

@@ -256,7 +256,7 @@ def _read_header(path: Path, relion: RelionTomogram | None) -> VolumeHeader:
         raise InputError(
             f"the file of tomogram {relion.name} is not there",
             file=path,
-            expected=f"it in the current folder, or in one above {relion.star}, which names it",
+            expected=f"it in a folder above {relion.star}, which names it, or in the current one",
             cure="run in the RELION project folder",
         )
     read_header, _ = _readers(path)
@@ -281,8 +281,7 @@ def _named_by(path: Path) -> Path:
 def _voxel_size(path: Path, header: VolumeHeader, voxel_size: float | None, relion: RelionTomogram | None) -> float:
     expected = "{} to {} A".format(*VOXEL_SIZES)
     if voxel_size is not None:
-        if not _is_voxel_size(voxel_size):
-            raise InputError("unusable --voxel-size", file=path, expected=expected, found=f"{voxel_size:g} A")
+        require_voxel_size(voxel_size, path)
         return voxel_size
     if relion:
         if not _is_voxel_size(relion.voxel_size):
@@ -329,6 +328,17 @@ def _doubts(path: Path, header: VolumeHeader, relion: RelionTomogram | None, *, 
         yield f"looks like a tilt series ({nz} sections, by its ending or header a stack), not like a tomogram"
     if ny < 0.6 * nx and nz > ny:
         yield f"looks un-rotated: y ({ny} voxels) is thinner than x ({nx}) and z ({nz}); see IMOD's `trimvol -rx`"
+
+
+def require_voxel_size(value: float, path: Path | None = None) -> None:
+    """Refuse a voxel size, angstrom, given for a file, that no tomogram has.
+
+    Raises:
+        InputError: it is not within VOXEL_SIZES.
+    """
+    if not _is_voxel_size(value):
+        expected = "{} to {} A".format(*VOXEL_SIZES)
+        raise InputError("unusable --voxel-size", file=path, expected=expected, found=f"{value:g} A")
 
 
 def _is_voxel_size(value: float) -> bool:

@@ -40,8 +40,8 @@ def read_tomograms_star(
         which: the tomograms as reconstructed, or as denoised.
 
     Returns:
-        File and row of each tomogram. A file is looked for in the current folder, then in those above the STAR file,
-        because RELION's paths start at the project folder; one that is nowhere is returned as the STAR file has it.
+        File and row of each tomogram. A file is looked for in the folders above the STAR file, because RELION's paths
+        start at the project folder, then in the current one; one that is nowhere is returned as the STAR file has it.
 
     Raises:
         InputError: not a tomograms.star, a column is missing, or a tomogram has no file or an unusable number.
@@ -135,5 +135,10 @@ def _positive(row: dict[str, str], column: str, star: Path) -> float:
 
 
 def _project(file: Path, star: Path) -> Path:
-    """The folder that a path in a STAR file starts at: the current one, or one above the STAR file."""
-    return next((folder for folder in (Path(), *star.resolve().parents) if (folder / file).exists()), Path())
+    """The folder that a path in a STAR file starts at: one above the STAR file, or the current one.
+
+    Another project's file is meant for that one, whose jobs and tomograms may well have the same names.
+    """
+    above = (folder for folder in star.resolve().parents if (folder / file).exists())
+    project = next(above, Path())
+    return Path() if project == Path.cwd() else project

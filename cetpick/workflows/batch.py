@@ -41,6 +41,7 @@ from cetpick.workflows.results import (
     read_tomogram_record,
     record_file,
     renewed,
+    set_edited_aside,
     write_tomogram,
 )
 from cetpick.workflows.runs import Plan, complete_record, write_run
@@ -148,6 +149,8 @@ class Batch:
         if hands is None or not picks:
             return
         self._begin()
+        for job in picks:  # the hands would not tell of it
+            set_edited_aside(self._output, job.info.name)
         with closing(hands(picks)) as handed:
             for job, spent in handed:
                 yield job, spent if isinstance(spent, Exception) else self._arrived(job, spent)
@@ -239,6 +242,7 @@ class Batch:
     def _cut(self, job: Job, settings: ModelSettings) -> TomogramRecord:
         assert job.record is not None
         self._begin()
+        set_edited_aside(self._output, job.info.name)  # renewing the record forgets how it was written
         record = replace(renewed(self._output, job.record, job.info), cut=self.plan.cut)
         with self._record.timed("cutting"):
             return write_tomogram(self._output, record, diameter=settings.diameter)

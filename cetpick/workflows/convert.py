@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cetpick.config import ParticleClass
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Axes
 from cetpick.io.atomic import all_or_none
@@ -15,7 +16,7 @@ from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, wri
 from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
 from cetpick.io.handler import Handler, Item
 from cetpick.io.naming import find_tomogram
-from cetpick.io.tomograms import SAME_VOXEL_SIZE, open_inputs
+from cetpick.io.tomograms import SAME_VOXEL_SIZE, open_inputs, require_voxel_size
 from cetpick.io.tomograms_star import read_tomograms_star
 from cetpick.records import Coordinates, Grid, RelionTomogram, TomogramInfo
 from cetpick.workflows.info import Description, describe_coordinates
@@ -82,6 +83,11 @@ def run_convert(
         CetpickWarning: what the format cannot hold is lost; and as read_coordinates and regrid.
     """
     options = options or InputOptions()
+    for size in (options.voxel_size, to_voxel_size):
+        if size is not None:
+            require_voxel_size(size)
+    if diameter is not None:
+        ParticleClass(diameter=diameter)  # checks it
     handler, ending = choose_format(output, format)
     infos = open_grids(tomograms, options)
     goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))

@@ -19,6 +19,7 @@ from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
 from cetpick.io.relion import Flavour
+from cetpick.io.star import value_text
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
 from cetpick.preprocess import valid_voxels
@@ -51,6 +52,7 @@ from cetpick.workflows.record import (
 )
 from cetpick.workflows.results import (
     DATASET_FILES,
+    RECORDS,
     RUN_FILE,
     Cut,
     Maker,
@@ -433,13 +435,11 @@ def _compare(
     present = ", ".join(name for name in DATASET_FILES if (output / name).exists())
     if present and earlier is None:
         foreign.append(f"{present}: not known how they were made")
-    elif present and earlier is not None:
+    elif present and earlier is not None and (unlike := aim[0].unlike(earlier.plan.maker) if aim else no_model):
+        foreign.append(f"{present}: {unlike}")
+    else:
         names = {entry.name for entry in listing}
-        left = [name for name in earlier.values.get("tomograms", {}) if name not in names]
-        left = [name for name in left if record_file(output, name).exists()]
-        if unlike := aim[0].unlike(earlier.plan.maker) if aim else no_model:
-            foreign.append(f"{present}: {unlike}")
-        elif left:
+        if left := [file.stem for file in sorted((output / RECORDS).glob("*.json")) if file.stem not in names]:
             raise InputError(
                 "holds picks of tomograms that this command does not name, and particles.star would lose them",
                 file=output,
@@ -532,8 +532,11 @@ def check_flavour(listing: Sequence[Listed], flavour: Flavour) -> None:
     """Make sure before the work that particles.star can be written.
 
     Raises:
-        InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells.
+        InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells; or the name of
+            a tomogram has what no STAR file can hold.
     """
+    for entry in listing:
+        value_text(entry.path, "rlnMicrographName", entry.path if flavour == "relion31" else entry.name)
     lacking = [entry for entry in listing if entry.relion is None and entry.error is None]
     if flavour in ("relion4", "relion5") and lacking:
         raise InputError(

@@ -147,6 +147,7 @@ def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None
     job = replace(job, options=inputs.options)
     trained_on, labels = _labels(job, inputs)
     _check(job, labels)
+    _check_files(job, [*trained_on, *labels])
     asked = _asked(job, inputs, trained_on, labels)
     trained = job.folder / MODEL
     if _earlier(job.folder) != asked:
@@ -269,6 +270,23 @@ def _check(job: RelionJob, labels: Sequence[Path]) -> None:
         )
     if job.model is None and job.diameter is None:
         raise InputError("training needs the particle's diameter", cure="add a parameter `diameter`, in angstrom")
+
+
+def _check_files(job: RelionJob, files: Sequence[Path]) -> None:
+    """Raise an InputError unless there is all that the job learns from, outside of its own folder.
+
+    Results of an earlier run are removed when other settings are asked for: better not for a mistyped name.
+    """
+    learned = [*files, *job.reject, *job.added]
+    for path in [*learned, *([job.model] if job.model else [])]:
+        if not path.exists():
+            raise InputError("is not there", file=path, cure="correct the parameter that names it")
+        if path in learned and path.resolve().is_relative_to(job.folder.resolve()):
+            raise InputError(
+                "lies in the job's own folder, whose results this run replaces",
+                file=path,
+                cure=f"copy it elsewhere and name that, or start a new job that takes it from {job.folder}",
+            )
 
 
 def _asked(job: RelionJob, inputs: _Inputs, trained_on: Sequence[Path], labels: Sequence[Path]) -> dict[str, Any]:

@@ -358,7 +358,7 @@ def write_tomogram(
         record.info, read_table(stored).table if candidates is None else candidates, diameter=diameter
     )
     with held_signals():
-        _set_edited_aside(output, record.info.name)
+        set_edited_aside(output, record.info.name)
         save_record(output, replace(record, outputs=outputs))
         coordinates_to_mod(model, record.info, picks.accepted, radius=diameter / 2)
         write_table(table, picks.accepted)
@@ -379,7 +379,7 @@ def write_tomogram(
     return record
 
 
-def _set_edited_aside(output: Path, name: str) -> None:
+def set_edited_aside(output: Path, name: str) -> None:
     """Rename picks of a tomogram that are not as they were written: somebody's work in 3dmod is not written over.
 
     Warns:
@@ -392,7 +392,8 @@ def _set_edited_aside(output: Path, name: str) -> None:
 
 
 def discard(output: Path, name: str) -> None:
-    """Remove what there is of a tomogram, its record first."""
+    """Remove what there is of a tomogram, its record first, but for what somebody has edited."""
+    set_edited_aside(output, name)
     for path in (record_file(output, name), *tomogram_files(output, name), view_file(output, name)):
         path.unlink(missing_ok=True)
 
