@@ -143,6 +143,16 @@ class TestGrids:
         assert summary.placed[0]["to_border"] == -10.5
         assert len(points_of(tmp_path / "u.csv")) == 2
 
+    @pytest.mark.parametrize(("size", "origin", "told"), [(38, -20.0, True), (40, -20.0, False), (38, -23.0, False)])
+    def test_a_trimmed_target_is_told(self, tmp_path, size, origin, told):
+        source, target = volume(tmp_path / "a.mrc"), tmp_path / "b.mrc"
+        write_mrc(target, np.zeros((20, 30, size), np.float32), voxel_size=10.0, origin=(origin, 0, 0))
+        table = written(tmp_path / "t.csv", "x,y,z\n3,2,3\n")
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always", CetpickWarning)
+            run_convert(table, tmp_path / "u.csv", tomograms=[source], to_tomograms=[target])
+        assert any("begins at voxel 2, 0, 0 of the source" in str(warning.message) for warning in seen) == told
+
     def test_several_tomograms_find_their_targets_by_name(self, tmp_path):
         for folder, voxel_size in (("bin4", 10.0), ("bin2", 5.0)):
             (tmp_path / folder).mkdir()

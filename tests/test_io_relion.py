@@ -325,6 +325,15 @@ def test_warp_calls_a_tomogram_by_its_tilt_series(tmp_path):
         write_particles(tmp_path / "q.star", "warp", [(info, points_table(VOXELS)) for info in (infos[0], other)])
 
 
+def test_shares_of_the_sides_are_no_voxels(tmp_path):
+    info = tomogram(relion=False)
+    write_particles(
+        tmp_path / "p.star", "warp", [(info, points_table([[0.1, 0.3, 0.5], [0.9, 1, 0], [0.2, 0.2, 0.7]]))]
+    )
+    with pytest.raises(InputError, match="shares of the tomogram's sides"):
+        read_particles(tmp_path / "p.star", [info])
+
+
 def test_scores_that_some_particles_lack_are_left_out(tmp_path):
     labels = ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnAutopickFigureOfMerit"]
     table = pd.DataFrame([["a.mrc", "1", "2", "3", "0.5"], ["a.mrc", "4", "5", "6", "None"]], columns=labels)

@@ -49,6 +49,8 @@ _CLASS = "rlnClassNumber"
 _IMPORT_FILE = "rlnTomoImportParticleFile"
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
 _NAMES = ("rlnTomoName", "rlnMicrographName")
+FEWEST_NORMALISED = 3
+"""So many particles do not all lie in the first voxel."""
 _ANNOTATIONS, _ANNOTATION_ENDING = "annotations", "_particles"
 """Where RELION 5's picking job leaves what was clicked in each tomogram: annotations/<tomogram>_particles.star."""
 
@@ -282,6 +284,11 @@ def _record(
     )
 
 
+def _names_tilt_series(rows: pd.DataFrame) -> bool:
+    """Whether they are Warp's."""
+    return _NAMES[1] in rows and bool(rows[_NAMES[1]].str.endswith(".tomostar").all())
+
+
 def _scores(path: Path, rows: pd.DataFrame) -> NDArray[np.float64] | None:
     """Scores of all particles, if each has one."""
     label = next((label for label in _SCORES if label in rows), None)
@@ -317,6 +324,14 @@ def _uncentred(
 ) -> Points:
     """rlnCoordinateX/Y/Z to voxels, by the rules of read_particles."""
     stored = star_numbers(rows, _COORDINATE, file=path)
+    if len(stored) >= FEWEST_NORMALISED and (np.abs(stored - 0.5) <= 0.5).all() and _names_tilt_series(rows):
+        raise InputError(
+            "its coordinates are shares of the tomogram's sides, as Warp's template matching writes them",
+            file=path,
+            expected="voxels",
+            found=f"{len(stored)} points, all between 0 and 1",
+            cure="multiply them by the tomogram's sides in voxels",
+        )
     in_voxels = (
         binned if binned is not None else "rlnTomoName" not in rows or path.absolute().parent.name == _ANNOTATIONS
     )

@@ -128,6 +128,7 @@ def regrid(record: Coordinates, info: TomogramInfo | None, target: Target, *, al
         size = size and (size[0] * old / new, size[1] * old / new, size[2] * old / new)
     if goal and goal is not info:
         _warn_of_another_field(record, size, goal)
+        _warn_of_a_shift(record, size, info, goal)
     if goal:
         size = goal.grid.size
     moved = table.assign(**dict(zip("xyz", points.T, strict=True)))
@@ -196,6 +197,23 @@ def _warn_of_another_field(record: Coordinates, size: Size | None, goal: Tomogra
         warnings.warn(
             f"{record.source}: the source would be {' x '.join(f'{n:.0f}' for n in expected)} voxels on the grid of "
             f"{goal.path}, which has {' x '.join(map(str, goal.grid.size))}: do both show the same field?",
+            CetpickWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_a_shift(record: Coordinates, size: Size | None, info: TomogramInfo | None, goal: TomogramInfo) -> None:
+    """Warn when the target seems to be trimmed from the source: fewer voxels, and an origin some whole ones away."""
+    if size is None or info is None:
+        return
+    shift = (np.array(info.grid.origin) - np.array(goal.grid.origin)) / goal.grid.voxel_size
+    whole = np.abs(shift - np.rint(shift)).max() < 0.01 and np.abs(shift).max() > 0.5
+    if whole and np.abs(np.array(size) - np.array(goal.grid.size)).max() >= 1:
+        shown = ", ".join(f"{n:.0f}" for n in shift)
+        warnings.warn(
+            f"{record.source}: {goal.path} has another size, and by its header begins at voxel {shown} of the source: "
+            "points are not shifted by that, as origins in headers are often wrong; look at them on it, or convert by "
+            "way of a .mod, which IMOD and cetpick shift by it",
             CetpickWarning,
             stacklevel=3,
         )
