@@ -141,6 +141,14 @@ def test_rootless_engines_map_the_user(call: Call, monkeypatch: pytest.MonkeyPat
     assert "--group-add" not in call("doctor", engine="podman", INFO="runc")
 
 
+def test_podman_under_the_name_of_docker(call: Call, tmp_path: Path) -> None:
+    """As Debian's package podman-docker has it, which tells so on standard error each time."""
+    as_docker = (tmp_path / "bin/podman").read_text().replace("\n", "\necho Emulate Docker CLI using podman. >&2\n", 1)
+    (tmp_path / "bin/docker").write_text(as_docker)
+    words = call("doctor", CETPICK_GPU="all")
+    assert words[words.index("--device") + 1] == "nvidia.com/gpu=all"
+
+
 def test_links_are_followed_step_by_step(call: Call, tmp_path: Path) -> None:
     make(
         tmp_path / "store/real.mrc", tmp_path / "labels/readme", tmp_path / "clicked/one.mod", tmp_path / "vol/x/b.mrc"
