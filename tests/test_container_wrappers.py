@@ -196,6 +196,7 @@ def test_outputs_elsewhere_can_be_written(call: Call, tmp_path: Path) -> None:
     assert shown(call("convert", "../data/a.csv", f"{scratch}/a.mod")) == {**work, data: "ro", scratch: "rw"}
     assert shown(call("convert", "../data/a.csv", "../here/old.mod")) == {**work, data: "ro", old: "ro"}
     assert shown(call("convert", "../data/a.csv", "../here/old.mod", "--overwrite"))[old] == "rw"
+    assert shown(call("convert", "../data", scratch, "--format", "imod")) == {**work, data: "ro", scratch: "rw"}
 
 
 def test_folders_of_results_that_are_worked_on_can_be_written(call: Call, tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
     local -a inputs
     IFS=: read -ra inputs <<<"${CETPICK_MOUNTS:-}"
     [[ ${1-} != convert ]] || convert_to=new
-    # these write in the folder of results that they are given
-    case ${1-} in collect | repick | report | suggest | evaluate | doctor) results=yes ;; esac
+    # these write in a folder that they are given
+    case ${1-} in collect | convert | repick | report | suggest | evaluate | doctor) results=yes ;; esac
     [[ " $* " != ' convert '*' --overwrite '* ]] || convert_to=any
     for word; do
         value=$word
@@ -122,7 +122,7 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
         esac
         absolute "$value"
         if [[ $option =~ ^(-o|--o|--output|--report)$ || $convert_to == any || ($convert_to == new && ! -e $path) ]] ||
-            [[ $results && -d $path && ! $option =~ ^(-l|--labels|--truth|--tomogram)$ ]]; then
+            [[ $results && -d $path && ! $option =~ ^(convert|-l|--labels|--truth|--tomogram|--to-tomogram)$ ]]; then
             lead_output "$value"
         else
             inputs+=("$value")
