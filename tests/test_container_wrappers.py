@@ -209,6 +209,13 @@ def test_folders_of_results_that_are_worked_on_can_be_written(call: Call, tmp_pa
     assert shown(call("suggest", "../picks", "--labels", "../truth")) == {work: "rw", picks: "rw", truth: "ro"}
     assert shown(call("curate", "../picks", "../truth", "-o", "next")) == {work: "rw", picks: "ro", truth: "ro"}
     assert shown(call("info", "../picks")) == {work: "rw", picks: "ro"}
+    # curate finds the results that a file of suggest belongs to
+    make(tmp_path / "picks/suggest/suggested.star", tmp_path / "parts/run.1of2.json", tmp_path / "parts/suggest/s.star")
+    for file in ("picks/suggest/suggested.star", "parts/suggest/s.star"):
+        folders = [str(path) for path in (tmp_path / file).parents[:2]]
+        words = call("curate", f"../{file}", "../truth", "-o", "next")
+        assert shown(words) == {work: "rw", truth: "ro", **dict.fromkeys(folders, "ro")}
+    assert shown(call("info", "../picks/suggest/suggested.star")) == {work: "rw", f"{picks}/suggest": "ro"}
     # short options and their values may be one word
     assert shown(call("pick", "-m../model/m.safetensors", "-l../truth"))[str(tmp_path / "model")] == "ro"
 

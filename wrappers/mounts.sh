@@ -107,7 +107,7 @@ lead_output() { # PATH that may not be there yet: show the folder that is there,
 }
 
 find_binds() { # ARGUMENTS of cetpick: sets `binds`
-    local word value option='' path convert_to='' results=''
+    local word value option='' path run convert_to='' results=''
     local -a inputs
     IFS=: read -ra inputs <<<"${CETPICK_MOUNTS:-}"
     [[ ${1-} != convert ]] || convert_to=new
@@ -127,6 +127,10 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
         else
             inputs+=("$value")
             [[ $value != *.star ]] || lead_star "$value"
+            # curate takes the tomograms of picks from the results that lie there or, as for `suggest`, a folder above
+            if [[ ${1-} == curate && -f $path ]]; then
+                for run in "${path%/*/*}"/run{,.*of*}.json; do [[ ! -e $run ]] || inputs+=("${run%/*}"); done
+            fi
         fi
         option=$word
     done
