@@ -186,6 +186,21 @@ def test_files_that_star_files_name_are_shown(call: Call, tmp_path: Path) -> Non
         }  # fmt: skip
 
 
+def test_a_large_star_file_takes_no_process_for_each_name(call: Call, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for name in ("dirname", "realpath"):
+        command = tmp_path / "bin" / name
+        command.write_text(f'#!/bin/sh\necho >> {log}\nPATH=${{PATH#*:}} exec {name} "$@"\n')
+        command.chmod(0o755)
+    make(tmp_path / "project/TS/1")  # no file that this particle means
+    rows = "".join(f"TS/{number} tomograms/{number}.mrc\n" for number in range(100))
+    (tmp_path / "project/p.star").write_text(f"data_\nloop_\n_rlnTomoParticleName #1\n_rlnOther #2\n{rows}")
+    assert shown(call("pick", "--labels", "../project/p.star")).keys() == {
+        str(tmp_path / name) for name in ("work", "project")
+    }
+    assert len(log.read_text().splitlines()) < 10
+
+
 def test_outputs_elsewhere_can_be_written(call: Call, tmp_path: Path) -> None:
     make(tmp_path / "data/a.csv", tmp_path / "here/old.mod")
     (tmp_path / "scratch").mkdir()

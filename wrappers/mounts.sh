@@ -63,7 +63,7 @@ lead() { # ro|rw PATH...: show the folders of paths, and of what symbolic links 
     done
 }
 
-named_in() { # STAR: words in it that may be files; not images and tilt series, which cetpick does not read
+named_in() { # STAR: words in it that may be files; not images and tilt series, which cetpick does not read, nor TS_1/27
     # shellcheck disable=SC2016
     awk '
         function tell(word) {
@@ -72,25 +72,29 @@ named_in() { # STAR: words in it that may be files; not images and tilt series, 
         }
         /^(data_|loop_)/ { columns = 0; next }
         /^_/ { label[++columns] = $1; if (NF > 1 && $2 !~ /^#/) tell($2); next }
-        { for (i = 1; i <= NF; i++) if (i > columns || label[i] !~ /Image|TiltSeries/) tell($i) }
+        { for (i = 1; i <= NF; i++) if (i > columns || label[i] !~ /Image|TiltSeries|ParticleName/) tell($i) }
     ' "$1"
 }
 
 lead_star() { # STAR: show the files that it names, as seen from the working folder or one above the STAR file
     local path word folder
-    local -a found=()
+    local -a folders=("$here") found=()
     absolute "$1"
     [[ -f $path && -z ${visited[star:$path]-} ]] || return 0
     visited[star:$path]=1
-    while IFS= read -r word; do
-        for folder in "${path%/*}" "$(dirname -- "$(realpath -- "$path")")"; do
-            [[ $word != /* ]] || folder=
-            while [[ -n $folder ]]; do
-                [[ ! -e $folder/$word ]] || found+=("$folder/$word")
-                folder=${folder%/*}
-            done
+    for folder in "${path%/*}" "$(dirname -- "$(realpath -- "$path")")"; do
+        while [[ -n $folder ]]; do
+            folders+=("$folder")
+            folder=${folder%/*}
         done
-        found+=("$word")
+    done
+    # there may be a hundred thousand words: no process for each
+    while IFS= read -r word; do
+        if [[ $word == /* ]]; then
+            found+=("$word")
+        else
+            for folder in "${folders[@]}"; do [[ ! -e $folder/$word ]] || found+=("$folder/$word"); done
+        fi
     done < <(named_in "$path")
     ((${#found[@]})) || return 0
     lead ro "${found[@]}"
