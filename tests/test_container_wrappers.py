@@ -186,6 +186,19 @@ def test_files_that_star_files_name_are_shown(call: Call, tmp_path: Path) -> Non
         }  # fmt: skip
 
 
+def test_star_files_as_others_write_them(call: Call, tmp_path: Path) -> None:
+    """With lines that end as Windows has them, quotes, a name that begins as a block does, and the ending .STAR."""
+    make(tmp_path / "a b/t.mrc", tmp_path / "it's/t.mrc", tmp_path / "c/t.mrc", tmp_path / "d/t.mrc")
+    rows = [f"1 '{tmp_path}/a b/t.mrc'", f'2 "{tmp_path}/it\'s/t.mrc"', f"3 {tmp_path}/c/t.mrc"]
+    (tmp_path / "work/t.STAR").write_text("\r\n".join(["data_", "loop_", "_rlnA #1", "_rlnB #2", *rows, ""]))
+    (tmp_path / "work/set.star").write_text(
+        f'data_\nloop_\n_rlnImageName\n_rlnB\ndata_01 {tmp_path}/d/t.mrc\ndata_x\n_rlnTomoTomogramsFile "t.STAR"\r\n'
+    )
+    folders = [str(tmp_path / name) for name in ("a b", "it's", "c", "d")]
+    for arguments, names in ((["t.STAR"], folders[:3]), (["--labels", "set.star"], folders)):
+        assert shown(call("pick", *arguments)) == {str(tmp_path / "work"): "rw", **dict.fromkeys(names, "ro")}
+
+
 def test_a_large_star_file_takes_no_process_for_each_name(call: Call, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for name in ("dirname", "realpath"):

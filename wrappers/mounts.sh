@@ -67,12 +67,20 @@ named_in() { # STAR: words in it that may be files; not images and tilt series, 
     # shellcheck disable=SC2016
     awk '
         function tell(word) {
-            gsub(/["\047]/, "", word)
+            gsub(/^["\047]|["\047]$/, "", word)
             if (word ~ /\/|\.[A-Za-z]/ && !told[word]++) print word
         }
-        /^(data_|loop_)/ { columns = 0; next }
-        /^_/ { label[++columns] = $1; if (NF > 1 && $2 !~ /^#/) tell($2); next }
-        { for (i = 1; i <= NF; i++) if (i > columns || label[i] !~ /Image|TiltSeries|ParticleName/) tell($i) }
+        function values(line,    n) { # of a line, to `value`: quotes are for blanks
+            if (line !~ /["\047]/) return split(line, value)
+            for (; match(line, /"[^"]*"|\047[^\047]*\047|[^ \t]+/); line = substr(line, RSTART + RLENGTH))
+                value[++n] = substr(line, RSTART, RLENGTH)
+            return n
+        }
+        { sub(/\r$/, "") }
+        NF == 1 && /^(data_|loop_)/ { columns = 0; next }
+        { n = values($0) }
+        /^_/ { label[++columns] = $1; if (n > 1 && value[2] !~ /^#/) tell(value[2]); next }
+        { for (i = 1; i <= n; i++) if (i > columns || label[i] !~ /Image|TiltSeries|ParticleName/) tell(value[i]) }
     ' "$1"
 }
 
@@ -99,7 +107,7 @@ lead_star() { # STAR: show the files that it names, as seen from the working fol
     ((${#found[@]})) || return 0
     lead ro "${found[@]}"
     for word in "${found[@]}"; do
-        [[ $word != *.star ]] || lead_star "$word"
+        [[ ${word,,} != *.star ]] || lead_star "$word"
     done
 }
 
@@ -130,7 +138,7 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
             lead_output "$value"
         else
             inputs+=("$value")
-            [[ $value != *.star ]] || lead_star "$value"
+            [[ ${value,,} != *.star ]] || lead_star "$value"
             # curate takes the tomograms of picks from the results that lie there or, as for `suggest`, a folder above
             if [[ ${1-} == curate && -f $path ]]; then
                 for run in "${path%/*/*}"/run{,.*of*}.json; do [[ ! -e $run ]] || inputs+=("${run%/*}"); done
