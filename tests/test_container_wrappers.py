@@ -1,4 +1,4 @@
-"""wrappers/docker and wrappers/apptainer with a stand-in for the engine that writes down its arguments."""
+"""Wrappers with a stand-in for what they call, docker, apptainer or sbatch, that writes down its arguments."""
 
 from __future__ import annotations
 
@@ -296,6 +296,24 @@ def test_a_link_that_no_container_follows_is_said(
     (tmp_path / "data").symlink_to(tmp_path / "deep/data")
     call("pick", "../data/t.mrc")
     assert f"name {tmp_path}/deep/store/t.mrc" in capfd.readouterr().err
+
+
+def test_slurm_collects_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    out = "pické & it's $x"
+    (tmp_path / "sbatch").write_text(f"""#!/bin/sh
+echo 1
+while [ $# != 0 ]; do
+    [ "$1" != --wrap ] || {{ printf '#!/bin/sh\\n%s\\n' "$2" > {tmp_path}/job; }}
+    shift
+done
+""")
+    (tmp_path / "ask").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    for name in ("sbatch", "ask"):
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "C", "CETPICK": "ask -v"}
+    subprocess.run([WRAPPERS / "slurm/submit", out, "a.mrc"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    job = subprocess.run(["sh", tmp_path / "job"], env=environment, check=True, stdout=subprocess.PIPE)
+    assert job.stdout.decode().splitlines() == ["-v", "collect", out]
 
 
 def test_the_image_has_the_version_of_the_package() -> None:
