@@ -130,6 +130,11 @@ def test_gpus(call: Call) -> None:
     assert not {"--gpus", "--device"} & set(call("doctor", CETPICK_GPU="none"))
 
 
+def test_no_gpus_are_visible(call: Call) -> None:
+    for script, said in (("docker/cetpick", "CUDA_VISIBLE_DEVICES"), ("apptainer/cetpick", "CUDA_VISIBLE_DEVICES=")):
+        assert said in call("doctor", script=script, CUDA_VISIBLE_DEVICES="")
+
+
 def test_rootless_engines_map_the_user(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = call("doctor", INFO="[name=seccomp,profile=builtin name=rootless]")
     assert words[words.index("--user") + 1] == "0:0"
