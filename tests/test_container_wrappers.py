@@ -128,6 +128,9 @@ def test_gpus(call: Call) -> None:
     assert given("docker", "1") == "--gpus device=1"
     assert given("podman", "all") == "--device nvidia.com/gpu=all"
     assert not {"--gpus", "--device"} & set(call("doctor", CETPICK_GPU="none"))
+    for gpu in ("all", "none", "1"):
+        words = call("doctor", script="apptainer/cetpick", CETPICK_GPU=gpu)
+        assert ("CUDA_VISIBLE_DEVICES=1" in words, "CUDA_DEVICE_ORDER=PCI_BUS_ID" in words) == (gpu == "1", gpu == "1")
 
 
 def test_no_gpus_are_visible(call: Call) -> None:
