@@ -227,7 +227,10 @@ def test_outputs_elsewhere_can_be_written(call: Call, tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     work = {str(tmp_path / "work"): "rw"}
     scratch, data, old = (str(tmp_path / name) for name in ("scratch", "data", "here"))
-    for option in (["-o", f"{scratch}/new/out"], [f"--output={scratch}/out"], ["-o../scratch"], ["--o", scratch]):
+    for option in (
+        ["-o", f"{scratch}/new/out"], [f"--output={scratch}/out"], ["-o../scratch"], ["--o", scratch],
+        ["-qo", scratch], [f"-qo{scratch}/out"],
+    ):  # fmt: skip
         assert shown(call("pick", *option)) == {**work, scratch: "rw"}
     assert shown(call("convert", "../data/a.csv", f"{scratch}/a.mod")) == {**work, data: "ro", scratch: "rw"}
     assert shown(call("convert", "../data/a.csv", "../here/old.mod")) == {**work, data: "ro", old: "ro"}

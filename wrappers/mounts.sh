@@ -127,6 +127,8 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
     case ${1-} in collect | convert | repick | report | suggest | evaluate | doctor) results=yes ;; esac
     [[ " $* " != ' convert '*' --overwrite '* ]] || convert_to=any
     for word; do
+        # -q, which has no value, may stand before another in one word
+        while [[ $word == -q[[:alpha:]]* ]]; do word=-${word:2}; done
         value=$word
         case $word in
         --*=*) option=${word%%=*} value=${word#*=} ;;
