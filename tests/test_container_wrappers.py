@@ -286,10 +286,14 @@ def test_more_folders_can_be_shown(call: Call, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("/usr/lib", "/usr/lib is also a folder of the container"), ("../a:b/t.mrc", "colon or comma")],
+    [
+        ("/usr/lib", "/usr/lib is also a folder of the container"),
+        ("../a:b/t.mrc", "colon, comma or line break"),
+        ("../a\nb/t.mrc", "colon, comma or line break"),
+    ],
 )
 def test_what_cannot_be_shown_is_said(tmp_path: Path, call: Call, path: str, message: str) -> None:
-    make(tmp_path / "a:b/t.mrc")
+    make(tmp_path / "a:b/t.mrc", tmp_path / "a\nb/t.mrc")
     run = subprocess.run(
         [WRAPPERS / "docker/cetpick", "pick", path], cwd=tmp_path / "work", text=True, capture_output=True, check=False,
         env={**os.environ, "CETPICK_ENGINE": str(tmp_path / "bin/docker")},

@@ -151,11 +151,11 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
     [[ -z ${CETPICK_SCRATCH:-} ]] || lead_output "$CETPICK_SCRATCH"
     lead ro "${inputs[@]}"
     mounts["$here"]=rw
-    while IFS= read -r path; do
-        if [[ $path == *[:,]* ]]; then
-            echo "cetpick: $path cannot be shown in a container: there is a colon or comma in its name" >&2
+    while IFS= read -rd '' path; do
+        if [[ $path == *[:,$'\n']* ]]; then
+            echo "cetpick: $path cannot be shown in a container: there is a colon, comma or line break in its name" >&2
             exit 2
         fi
         binds+=("$path:$path:${mounts[$path]}")
-    done < <(printf '%s\n' "${!mounts[@]}" | sort)
+    done < <(printf '%s\0' "${!mounts[@]}" | sort -z)
 }
