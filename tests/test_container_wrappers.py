@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -301,6 +302,24 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, call: Call, path: str, mes
     assert run.returncode == 2
     assert message in run.stderr
     assert run.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["docker/cetpick", "apptainer/cetpick"])
+@pytest.mark.parametrize("folder", ["/", "/opt", "/usr/lib"])
+def test_a_working_folder_that_would_hide_the_container_is_refused(
+    tmp_path: Path, call: Call, script: str, folder: str
+) -> None:
+    environment = {**os.environ, "CETPICK_ENGINE": str(tmp_path / "bin/docker")}
+    run = subprocess.run([WRAPPERS / script, "doctor"], cwd=folder, env=environment, capture_output=True, check=False)
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert f"cetpick: {folder} is also a folder of the container" in run.stderr.decode()
+
+
+def test_folders_in_memory_are_shown(call: Call) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        make(Path(folder) / "work/labels/a.mod", Path(folder) / "a.mrc")
+        words = call("pick", "../a.mrc", "-l", "labels", cwd=Path(folder) / "work")
+        assert shown(words) == {f"{folder}/work": "rw", folder: "ro"}
 
 
 def test_a_link_that_no_container_follows_is_said(

@@ -15,9 +15,11 @@ absolute() { # PATH: sets `path`, from the root and without . and .., symbolic l
 
 show() { # ro|rw FOLDER
     case $2 in
-    "$here" | "$here"/*) return ;;
-    / | /bin | /dev | /dev/* | /etc | /lib | /lib64 | /opt | /proc | /proc/* | /sbin | /sys | /sys/* | /usr | /usr/*)
-        echo "cetpick: $2 is also a folder of the container: put files for cetpick into another one" >&2
+    "$here"/*) return ;;
+    /dev/shm/?*) ;;
+    / | /bin | /dev | /dev/* | /etc | /lib | /lib64 | /opt | /opt/venv | /opt/venv/* | /proc | /proc/* | /sbin | \
+        /sys | /sys/* | /usr | /usr/*)
+        echo "cetpick: $2 is also a folder of the container: keep files and work in another one" >&2
         exit 2
         ;;
     esac
@@ -121,6 +123,7 @@ lead_output() { # PATH that may not be there yet: show the folder that is there,
 find_binds() { # ARGUMENTS of cetpick: sets `binds`
     local word value option='' path run convert_to='' results=''
     local -a inputs
+    show rw "$here"
     IFS=: read -ra inputs <<<"${CETPICK_MOUNTS:-}"
     [[ ${1-} != convert ]] || convert_to=new
     # these write in a folder that they are given
@@ -150,7 +153,6 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
     done
     [[ -z ${CETPICK_SCRATCH:-} ]] || lead_output "$CETPICK_SCRATCH"
     lead ro "${inputs[@]}"
-    mounts["$here"]=rw
     while IFS= read -rd '' path; do
         if [[ $path == *[:,$'\n']* ]]; then
             echo "cetpick: $path cannot be shown in a container: there is a colon, comma or line break in its name" >&2
