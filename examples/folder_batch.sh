@@ -15,5 +15,5 @@ if [ "$status" -eq 1 ]; then
 fi
 
 # Plain x y z text for a program that takes nothing else.
-cetpick convert "$folder/picks/particles.star" "$folder/coords" --format coords || exit
+cetpick convert "$folder/picks/particles.star" "$folder/coords" --format coords --overwrite || exit
 exit "$status"
