@@ -9,6 +9,7 @@ itself is never taken for either.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +19,13 @@ from scipy import ndimage
 
 from cetpick import scratch
 from cetpick.geometry import Points, rescale
-from cetpick.voxels import Mask, Volume, centre_and_spread, resampled, working_shape
+from cetpick.voxels import STATISTICS_SAMPLE, Mask, Volume, centre_and_spread, resampled, working_shape
 
 VOXEL = 40.0
 """Angstrom, of the grid on which gold is looked for."""
+BLOCK = 5
+VARIED, QUIET = 80.0, 0.33
+"""Blocks of so many voxels along each side hold no specimen if they vary by less than that share of this percentile."""
 DARKER = 3.0
 """Gold is so many times as dark as a typical label."""
 LEAST = 8.0
@@ -77,10 +81,39 @@ def coarse(data: NDArray[Any], present: Mask | None, voxel_size: float) -> Volum
     volume: Volume = scratch.zeros(working_shape(data.shape, scale), np.float32)
     for slab, values in resampled(read, data.shape, scale):
         volume[slab] = values
-    centre, spread = centre_and_spread(volume, volume != 0)  # 0 where there are no data
+    centre, spread = _of_specimen(volume)
     volume -= np.float32(centre)
     volume /= np.float32(spread or 1.0)
     return volume
+
+
+def _clipped_power(volume: Volume, power: int, *part: slice) -> Volume:
+    clipped: Volume = np.clip(volume[part], -LEAST, LEAST) ** power
+    return clipped
+
+
+def _of_specimen(volume: Volume) -> tuple[float, float]:
+    """Median and robust standard deviation of a coarse volume where the specimen is.
+
+    In vacuum, above and below a thin specimen or beside it, grey values hardly differ: where that is most of the
+    tomogram, particles would be as far from its median as gold.
+    """
+    n = [min(BLOCK, side) for side in volume.shape]
+    z, y, x = (side // size for side, size in zip(volume.shape, n, strict=True))
+    step = max(1, volume.size // STATISTICS_SAMPLE)
+    layers = [
+        volume[i * n[0] : (i + 1) * n[0], : y * n[1], : x * n[2]]
+        .reshape(n[0], y, n[1], x, n[2])
+        .transpose(1, 3, 0, 2, 4)
+        .reshape(y * x, -1)
+        for i in range(0, z, step)
+    ]
+    blocks = np.concatenate(layers)
+    blocks = blocks[(blocks != 0).all(axis=1)]  # 0 where there are no data
+    if not len(blocks):
+        return centre_and_spread(volume, volume != 0)
+    varied = blocks.std(axis=1)
+    return centre_and_spread(blocks[varied >= QUIET * np.percentile(varied, VARIED)])
 
 
 def darkness(volume: Volume, labels: Points, voxel_size: float) -> NDArray[np.float64]:
@@ -102,11 +135,14 @@ def smoothed(volume: Volume) -> Volume:
         volume: see coarse.
     """
     scale = (VOXEL / SMOOTH,) * 3
-    smooth: Volume = np.zeros(working_shape(volume.shape, scale), np.float32)
-    for slab, values in resampled(lambda *part: np.clip(volume[part], -LEAST, LEAST), volume.shape, scale):
-        smooth[slab] = values
+    smooth, squares = (np.zeros(working_shape(volume.shape, scale), np.float32) for _ in range(2))
+    for power, target in ((1, smooth), (2, squares)):
+        read = functools.partial(_clipped_power, volume, power)
+        for slab, values in resampled(read, volume.shape, scale):
+            target[slab] = values
+    varied = np.sqrt(np.maximum(squares - smooth**2, 0))
     smooth = ndimage.gaussian_filter(smooth, (1 - TRIANGLE**2) ** 0.5)
-    centre, spread = centre_and_spread(smooth)
+    centre, spread = centre_and_spread(smooth, varied >= QUIET * np.percentile(varied, VARIED))
     scored: Volume = (smooth - np.float32(centre)) / np.float32(spread or 1.0)
     return scored
 

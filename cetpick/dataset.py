@@ -116,7 +116,8 @@ class TrainingVolume:
             # background for certain, where no candidate comes from
             present = present | example.prepared.contaminated
         padding = [(0, max(0, c - n)) for c, n in zip(crop, volume.shape, strict=True)]
-        present = np.pad(present, padding)
+        if np.any(padding):
+            volume, present = np.pad(volume, padding), np.pad(present, padding)
         points = {
             "centres": example.on_working_grid(example.labels),
             "doubtful": example.on_working_grid(example.doubtful),
@@ -124,7 +125,7 @@ class TrainingVolume:
             "rejected": example.on_working_grid(example.rejected),
         }
         return cls(
-            voxels=torch.from_numpy(np.pad(volume, padding)).to(device),
+            voxels=torch.from_numpy(volume).to(device),
             valid=torch.from_numpy(present.astype(np.float32)).to(device),
             present=present,
             **{name: of.astype(np.float32) for name, of in points.items()},

@@ -86,7 +86,9 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     values = np.asarray(logits, np.float64)
     if len(values) < FEWEST or np.ptp(values) < 2 * BIN:
         return None
-    counts, edges = np.histogram(values, np.arange(values.min() - BIN / 2, values.max() + BIN, BIN))
+    # where little but particles was looked at, as within a tight mask, the most frequent values are theirs
+    others = np.sort(values)[: max(FEWEST, len(values) - round(prior.expected))]
+    counts, edges = np.histogram(others, np.arange(others.min() - BIN / 2, others.max() + BIN, BIN))
     mode = edges[counts.argmax()] + BIN / 2
     above = values[values > mode]
     if len(above) < FEWEST:

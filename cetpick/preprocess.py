@@ -32,6 +32,8 @@ FEWEST_VOXELS = 4.0
 CUBE = np.ones((3, 3, 3), bool)
 EMPTY = 0.25
 """A slice is empty if its grey values spread less than that, in units of what is typical of slices."""
+SHARE = 0.1
+"""A working voxel lies where particles are looked for if that much of it does: the mask of a membrane is thin."""
 ROWS = 32
 """Rows at least that the spread of a slice is taken from, when it has more."""
 
@@ -330,17 +332,25 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
         values = merge_slice_pairs(values)
         return slice(slab.start // 2, slab.start // 2 + len(values)), values
 
-    def place_mask(mask: Mask | None) -> Mask | None:
+    def place_mask(mask: Mask | None, *, share: float = 0.5) -> Mask | None:
         if mask is None:
             return None
         placed: Mask = scratch.zeros(volume.shape, bool)
         for slab, values in resampled(lambda *part: mask[part].astype(np.float32), data.shape, scale):
-            where, values = place(slab, (values > 0.5).astype(np.float32))
+            where, values = place(slab, (values > share).astype(np.float32))
             placed[where] = values > 0.5
         return placed
 
     holds_data = place_mask(present)
-    valid = holds_data if counted is present else place_mask(counted)
+    valid = holds_data if counted is present else place_mask(counted, share=SHARE)
+    if valid is not None and not any(valid[slab].any() for slab in scratch.slabs(valid.shape)):
+        raise InputError(
+            "nothing of the tomogram is left to look at",
+            file=tomogram.info.path,
+            expected=f"a region as thick as a working voxel ({settings.voxel_size[0]:.3g} angstrom along z) somewhere",
+            found="none in the mask, the slab, and the data",
+            cure="widen --mask or --slab",
+        )
     for slab, values in resampled(read, data.shape, scale):
         where, values = place(slab, values)
         volume[where] = values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,19 +112,23 @@ def check_labels(labels: Sequence[tuple[TomogramInfo, Coordinates]], diameter: f
         CetpickWarning: few labels.
     """
     total = sum(len(c) for _, c in labels)
-    if total < FEWEST_LABELS:
-        raise InputError(
-            "too few labels",
-            file=labels[0][1].source if labels else None,
-            expected=f"at least {FEWEST_LABELS}, better 20 to 50",
-            found=total,
-            cure="label more particles of the same kind",
-        )
+    _require_enough(total, labels[0][1].source if labels else None)
     if total < FEW_LABELS:
         warnings.warn(f"only {total} labels; 20 to 50 pick more reliably", CetpickWarning, stacklevel=2)
     for info, coordinates in labels:
         require_fitting(info, diameter)
         warn_of_kinds(coordinates)
+
+
+def _require_enough(labels: int, file: Path | None) -> None:
+    if labels < FEWEST_LABELS:
+        raise InputError(
+            "too few labels",
+            file=file,
+            expected=f"at least {FEWEST_LABELS}, better 20 to 50",
+            found=labels,
+            cure="label more particles of the same kind",
+        )
 
 
 def warn_of_kinds(labels: Coordinates) -> None:
@@ -186,6 +191,7 @@ def train(
     model = _told_contamination(model, examples)
     examples = [replace(e, prepared=without_contamination(e.prepared, model, e.tomogram.info.region)) for e in examples]
     examples = [_labels_with_data(example) for example in examples]
+    _require_enough(sum(len(e.labels) for e in examples), labelled[0][1].source)
     if sum(e.fair.sum() for e in examples) < FEWEST_LABELS:  # too few to tell by
         examples = [replace(e, chosen=None) for e in examples]
     given = [example.labels for example in examples]
@@ -239,6 +245,8 @@ def train(
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
     told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy}
+    judged = first.steps >= FEWEST_STEPS
+    del first  # it holds the tomograms on the device
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
         second = DefaultRecipe(
             _doubt_anew(examples, outcomes, seen.count),
@@ -253,7 +261,6 @@ def train(
         network, more = optimise(second, progress, what="refinement", checkpoint=checkpoint)
         log += [entry | {"step": entry["step"] + len(log)} for entry in more]
         outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
-    judged = first.steps >= FEWEST_STEPS
     if judged:
         require_learned(outcomes)
     logits = logit(_unlabelled_scores(outcomes))

@@ -88,6 +88,17 @@ def test_labels_and_rejected_places_of_several_files_come_together(tiny: TinySet
     assert two.rejected.tolist() == [[20, 20, 5], [80, 80, 20], [80, 20, 20]]
 
 
+def test_clicks_on_one_particle_in_several_slices_are_one_label(tiny: TinySet, tmp_path: Path) -> None:
+    truth = tiny.truth["one"][:4]
+    slices = np.array([[0, 0, z] for z in (-1, 0, 1)])
+    clicks = np.vstack([*(truth[:2] + step for step in slices), truth[2:]])
+    files = [mod(tmp_path / "one.mod", tiny.path("one"), clicks)]
+    files += [mod(tmp_path / "two.mod", tiny.path("two"), tiny.truth["two"][:2])]
+    with pytest.warns(CetpickWarning, match=r"one.mod: 4 of 8 labels lie within half a diameter of another"):
+        one, _ = labelled(tiny, files, [])
+    np.testing.assert_allclose(one.labels.xyz, truth, atol=1e-3)
+
+
 def test_what_is_said_of_tomograms_that_are_only_picked_is_not_lost_in_silence() -> None:
     names = ("trained", "rejected", "added")
     jobs = [

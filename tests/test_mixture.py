@@ -87,6 +87,17 @@ def test_a_fit_that_finds_hardly_any_particles_is_not_trusted_for_it() -> None:
     assert found.count.expected == pytest.approx(40, rel=0.15)
 
 
+@pytest.mark.parametrize("others", [20, 60, 400])
+def test_particles_are_not_taken_for_background_where_there_is_little_of_it(others: int) -> None:
+    """As within a tight mask."""
+    rng = np.random.default_rng(others)
+    logits = np.concatenate([rng.normal(3, 0.7, 100), rng.normal(-5, 0.5, others)])
+    found = fit(logits, Count(60, 100, 160))
+    assert found is not None
+    assert found.count.expected == pytest.approx(100, rel=0.2)
+    assert (expit(calibrate(logits[:100], found.knots)) > 0.5).sum() >= 95
+
+
 def test_too_little_to_fit() -> None:
     assert fit([], BROAD) is None
     assert fit(np.full(500, -3.0), BROAD) is None

@@ -246,3 +246,22 @@ def test_a_region_counts_for_statistics_and_places_but_not_for_grey_values() -> 
     nothing = replace(limited, info=replace(limited.info, region=replace(where, slab=(500.0, 600.0))))
     with pytest.raises(InputError, match=r"0 to 200 angstrom\n.*none within mask .*m\.mrc and slab 500 to 600 ang"):
         prepare(nothing, settings)
+
+
+def test_the_mask_of_a_membrane_is_not_lost_on_a_coarser_grid() -> None:
+    data = noise((40, 40, 48))
+    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(26, 13, 13))
+    for z in range(10, 20):
+        mask = np.zeros(data.shape, np.int8)
+        mask[z, 10:30] = 1
+        thin = tomogram(data)
+        thin = replace(thin, info=replace(thin.info, region=Region(mask=Path("m.mrc"))), mask=mask)
+        valid = prepare(thin, settings).valid
+        assert valid is not None
+        assert valid.any(axis=0).mean() == pytest.approx(0.5, abs=0.1)
+    mask[:] = 0
+    mask[20, 20, 20] = 1
+    with pytest.raises(
+        InputError, match=r"nothing of the tomogram is left to look at[\s\S]*as thick as a working voxel"
+    ):
+        prepare(replace(thin, mask=mask), settings)

@@ -22,7 +22,7 @@ from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.pretrained import WEIGHTS, load_pretrained
 from cetpick.optimisation import WeightAverage
 from cetpick.preprocess import prepare
-from cetpick.records import Coordinates, Grid, TomogramInfo
+from cetpick.records import Coordinates, Grid, Region, Tomogram, TomogramInfo
 from cetpick.training import DOUBTFUL, HEAVIEST, check_labels, doubt, model_settings, train
 from tests.conftest import TinySet
 
@@ -101,6 +101,16 @@ def test_training_starts_with_the_pretrained_weights_and_moves_them_more_slowly(
         load_pretrained(DefaultNetwork(width=8))
     with pytest.raises(InputError, match="start"):
         TrainSettings(diameter=160, start="half")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.*labels")
+def test_labels_that_are_left_are_counted(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(0, 1, (24, 48, 48)).astype(np.float32)
+    region = Region(slab=(0.0, 100.0))
+    info = TomogramInfo(name="t", path=tmp_path / "t.mrc", grid=Grid(shape=data.shape, voxel_size=10), region=region)
+    labels = Coordinates.from_points([(10, 10, 5), (30, 30, 15), (10, 30, 18)], source=tmp_path / "t.mod")
+    with pytest.raises(InputError, match=r"t\.mod: too few labels\n.*\n  found: 1"):
+        train([(Tomogram(info=info, data=data), labels)], TrainSettings(diameter=160), device=CPU)
 
 
 def test_labels_are_checked_before_training(tmp_path: Path) -> None:

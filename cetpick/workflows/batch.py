@@ -46,6 +46,8 @@ from cetpick.workflows.results import (
 )
 from cetpick.workflows.runs import Plan, complete_record, write_run
 
+FEW, MANY = 5, 0.3
+"""So many places, and such a share of them, may look like picks in gold or carbon without a word."""
 SEEN_WITHIN = 90.0
 """Seconds within which files that another machine wrote are there; NFS looks for new ones once a minute."""
 
@@ -141,7 +143,7 @@ class Batch:
             if job.todo == "cut" or hands is None:
                 try:
                     done = self._cut(job, settings) if job.todo == "cut" else self.pick(job, network, settings)
-                except (CetpickError, OSError, MemoryError, RuntimeError) as error:  # torch: no memory, unusable device
+                except Exception as error:  # noqa: BLE001 -- hundreds of others are to be picked
                     yield job, error
                 else:
                     yield job, done
@@ -206,6 +208,7 @@ class Batch:
         before = size_and_time(info.path)
         with keeping_warnings(job.warnings), self._record.timed("picking"):
             candidates, prepared = pick_tomogram(info, network, settings, memory=self._memory)
+            _warn_of_contamination(info, prepared, candidates, settings.threshold)
             radius = settings.diameter / 2 / info.grid.voxel_size
             refused = within(as_points(candidates[["x", "y", "z"]]), job.rejected, radius)
             candidates = candidates[~refused].reset_index(drop=True)
@@ -258,6 +261,21 @@ class Batch:
             write_run(self._output, self._record, self.plan)
         if job.todo == "pick":
             discard(self._output, job.info.name)
+
+
+def _warn_of_contamination(info: TomogramInfo, prepared: Prepared, candidates: pd.DataFrame, threshold: float) -> None:
+    """Warn when much that scores as a pick lies in what was taken for gold or carbon."""
+    region = info.region
+    if prepared.contaminated is None or region.mask is not None or region.slab is not None:
+        return
+    lost, picks = candidates.attrs["excluded"], int((candidates["score"] >= threshold).sum())
+    if lost > max(FEW, MANY * (lost + picks)):
+        warnings.warn(
+            f"{info.path}: {lost} of {lost + picks} places that score as picks lie in what looks like gold or carbon "
+            "and are left out; if the report shows particles there, add --keep gold --keep carbon",
+            CetpickWarning,
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -312,8 +312,10 @@ def joined_points(records: Sequence[Coordinates]) -> Points:
 def _joined(records: Sequence[Coordinates], radius: float) -> tuple[Coordinates, list[int]]:
     """Labels of all files one after another, and how many of each.
 
-    Those of a later file within `radius` (voxels) of one of an earlier file are left out.
+    Those of a later file within `radius` (voxels) of one of an earlier file are left out; of those in one file that are
+    as near to each other the mean counts.
     """
+    records = [_once(record, radius) for record in records]
     if len(records) == 1:
         return records[0], [len(records[0])]
     tables: list[pd.DataFrame] = []
@@ -336,6 +338,26 @@ def _joined(records: Sequence[Coordinates], radius: float) -> tuple[Coordinates,
         return Coordinates.from_points([]), []
     joined = Coordinates(table=pd.concat(tables, ignore_index=True), source=records[0].source)
     return joined, [len(table) for table in tables]
+
+
+def _once(record: Coordinates, radius: float) -> Coordinates:
+    """The labels of a file, where clicks on one particle, in several slices perhaps, are one label at their mean."""
+    points = record.xyz
+    first = np.arange(len(points))
+    for i, j in sorted(cKDTree(points).query_pairs(radius)) if len(points) else []:
+        if first[i] == i and first[j] == j:
+            first[j] = i
+    if again := int((first != np.arange(len(points))).sum()):
+        warnings.warn(
+            f"{record.source}: {again} of {len(points)} labels lie within half a diameter of another and are taken for "
+            "clicks on the same particle; they count once",
+            CetpickWarning,
+            stacklevel=4,
+        )
+        means = pd.DataFrame(points, columns=["x", "y", "z"]).groupby(first).mean()
+        table = record.table.loc[means.index].assign(x=means["x"], y=means["y"], z=means["z"])
+        record = replace(record, table=table.reset_index(drop=True))
+    return record
 
 
 def _refuse_contradictions(
