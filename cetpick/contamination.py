@@ -105,8 +105,9 @@ def _of_specimen(volume: Volume) -> tuple[float, float]:
         volume[i * n[0] : (i + 1) * n[0], : y * n[1], : x * n[2]]
         .reshape(n[0], y, n[1], x, n[2])
         .transpose(1, 3, 0, 2, 4)
-        .reshape(y * x, -1)
-        for i in range(0, z, step)
+        .reshape(y * x, -1)[i % step :: step]
+        .copy()  # else it would hold all of its layer
+        for i in range(z)
     ]
     blocks = np.concatenate(layers)
     blocks = blocks[(blocks != 0).all(axis=1)]  # 0 where there are no data
