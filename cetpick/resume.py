@@ -6,6 +6,7 @@ The file holds the last state of each part begun; a part that was finished takes
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 import warnings
@@ -101,8 +102,10 @@ class Checkpoint:
             "environment": self._environment,
             "parts": self._parts,
         }
-        with replacing(self.path) as temporary, temporary.open("wb") as file:
-            torch.save(values, file)  # by its name torch cannot save a file that begins with a dot
+        buffer = io.BytesIO()
+        torch.save(values, buffer)  # of a disk that is full torch itself tells in words of its own
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
         self._saved = time.monotonic()
 
     def remove(self) -> None:

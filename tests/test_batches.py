@@ -534,6 +534,15 @@ def test_a_run_again_does_not_write_over_work_in_3dmod_either(pick: Run) -> None
     assert contents("out").keys() - {"b.edited.mod", "b.edited.csv"} < written.keys()
 
 
+def test_clicks_in_the_output_folder_are_not_written_over(pick: Run) -> None:
+    Path("b.mod").write_bytes(b"clicks")
+    code, _, err = pick(out=".")
+    assert (code, "b.mod: no record of how they were made" in err) == (2, True)
+    code, _, err = pick("--overwrite", out=".")
+    assert (code, "b.mod: not known how it was made; it is kept as b.edited.mod" in err) == (0, True)
+    assert Path("b.edited.mod").read_bytes() == b"clicks"
+
+
 def test_complete_results_of_a_run_that_was_stopped_are_not_left_out_in_silence(pick: Run, cetpick: Run) -> None:
     assert pick("--shard", "1/1", tomograms=("a", "b"))[0] == 0  # no particles.star yet
     code, _, err = pick(tomograms=("c",))

@@ -104,6 +104,10 @@ def test_slices_are_those_of_pick_or_of_the_tomogram(cetpick: Run, data: Path) -
     code, _, err = cetpick(*arguments)
     assert code == 2
     assert "name another output with --report, or add --overwrite" in err
+    before = Path("truth/t1.csv").read_bytes()
+    code, _, err = cetpick(*arguments[:-1], "truth/t1.csv", "--overwrite")
+    assert (code, "the report is a page" in err) == (2, True)
+    assert Path("truth/t1.csv").read_bytes() == before
     assert cetpick(*arguments, "--overwrite", "--tomogram", "t1.mrc", "--tomogram", "t2.mrc")[0] == 0
     drawn = read_page(Path("e.html"))[1]
     for tomogram in drawn["tomograms"]:

@@ -10,6 +10,7 @@ import re
 import struct
 import tracemalloc
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import emfile
@@ -24,7 +25,7 @@ from cetpick.io.atomic import replacing
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import open_inputs, read_info, read_tomogram, tomogram_name
 from cetpick.io.tomograms_star import read_tomograms_star
-from cetpick.records import RelionTomogram
+from cetpick.records import Region, RelionTomogram
 
 DATA = Path(__file__).parent / "data"
 VOLUMES = DATA / "imod_volumes"
@@ -750,3 +751,14 @@ def test_what_cannot_be_written_is_said(tmp_path):
         pass
     with pytest.raises(CetpickError, match="cannot be written"), replacing(tmp_path / "a.csv"):
         raise OSError(28, "No space left on device")
+
+
+def test_a_tomogram_is_no_mask(write):
+    grey = np.random.default_rng(0).normal(100, 5, (6, 20, 20)).astype(np.float32)
+    tomogram = write(mrc_bytes(grey), "t.mrc")
+    for values in (grey, grey - 100):
+        info = replace(read_info(tomogram), region=Region(mask=write(mrc_bytes(values), "m.mrc")))
+        with pytest.raises(InputError, match="holds grey values, and is no mask"):
+            read_tomogram(info)
+    soft = np.clip((grey - 100) / 5, 0, 1)
+    assert read_tomogram(replace(info, region=Region(mask=write(mrc_bytes(soft), "m.mrc")))).mask is not None

@@ -259,7 +259,7 @@ def _record(
             raise InputError(
                 f"the centred coordinates of {name} need the size, binning and pixel size of its tilt series",
                 file=path,
-                cure="give --tomograms-star, or the optimisation_set.star",
+                cure="name tomograms.star in the place of the tomogram, or give the optimisation_set.star",
             )
         points = relion_centred_to_voxel(
             star_numbers(rows, _CENTRED, file=path),
@@ -339,7 +339,7 @@ def _uncentred(
         raise InputError(
             "its coordinates are pixels of the unbinned tilt series, and the binning of the tomogram is not known",
             file=path,
-            cure="give --tomograms-star, or --binned when they are voxels of the tomogram",
+            cure="name tomograms.star in the place of the tomogram, or give --binned when they are voxels of that",
         )
     readings = {"voxels of the tomogram": stored}
     if binning is not None:

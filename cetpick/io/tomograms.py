@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cetpick.errors import CetpickError, CetpickWarning, InputError
@@ -29,6 +30,8 @@ VOXEL_SIZES = (0.1, 100.0)
 """Angstrom; what lies outside is no tomogram of biology but a header in other units, or empty."""
 SAME_VOXEL_SIZE = 0.005
 """Relative difference up to which two voxel sizes are taken for the same."""
+GREY_LEVELS = 100
+"""A volume of more values, none of which is 0, is no mask."""
 FEWEST_SECTIONS = 100
 """A stack of fewer images than this may well be a tilt series."""
 
@@ -135,7 +138,17 @@ def _read_mask(path: Path, info: TomogramInfo) -> NDArray[Any]:
             found="{2} x {1} x {0} voxels".format(*header.shape),
             cure="make the mask from this tomogram, without trimming or turning it",
         )
-    return read_voxels(path, header)
+    mask = read_voxels(path, header)
+    some = np.asarray(mask[:: max(1, len(mask) // 8)])
+    if (some < 0).any() or ((some > 0).all() and len(np.unique(some)) > GREY_LEVELS):
+        raise InputError(
+            "holds grey values, and is no mask",
+            file=path,
+            expected="0 where nothing is to be looked for, and above 0 elsewhere",
+            found=f"values from {some.min():g} to {some.max():g}",
+            cure="check --mask: the name may be that of a tomogram",
+        )
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True)

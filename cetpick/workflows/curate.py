@@ -33,6 +33,8 @@ TOLERANCE = 2.0
 """Voxels that a point may have moved by and still be the same: RELION's picker moves all by an unbinned pixel."""
 SUGGESTED, SUGGESTED_TABLE, CONSIDERED = "suggested.star", "suggested.csv", "candidates.csv"
 """What `suggest` leaves: places, with their scores, and the scores of all that they were drawn from."""
+BY_CHANCE = 0.1
+"""Points of another tomogram may seem to be picks that were moved, in so many cases for each that was not."""
 FILES = ("rejected.star", "added.star", "kept.star")
 RECORD = "curate.json"
 
@@ -372,7 +374,11 @@ def _require_some_kept(picks: Path, found: Sequence[Curated], tolerance: float) 
     Warns:
         CetpickWarning: this is so of places of `suggest`; they are few, and may all be wrong.
     """
-    strange = [of.info.name for of in found if len(of.rejected) and len(of.added) and not len(of.kept) + of.moved]
+    strange = [
+        of.info.name
+        for of in found
+        if len(of.rejected) and len(of.added) and not len(of.kept) and of.moved <= BY_CHANCE * len(of.rejected)
+    ]
     if strange and picks.name == SUGGESTED:
         warnings.warn(
             f"{picks}: all places in {', '.join(strange)} are taken for rejected, as no curated point there is near "

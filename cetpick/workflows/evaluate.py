@@ -228,6 +228,8 @@ def run_evaluate(
         )
     if plots is not None and report is None:
         raise InputError("--plots lie beside the report", cure="add --report FILE.html")
+    if report is not None and report.suffix.lower() != ".html":
+        raise InputError("the report is a page", expected="a name that ends in .html", found=report, cure="name it so")
     if report is not None and asked:
         names, inputs = [report.name, *([plot_file(plots)] if plots else [])], [*picks, *truth, *tomograms]
         prepare_output(report.parent, names, overwrite=overwrite, inputs=inputs, option="--report")

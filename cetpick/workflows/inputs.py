@@ -97,6 +97,7 @@ def find_mask(path: Path, info: TomogramInfo) -> Path:
         file
         for file in path.iterdir()
         if tomogram_name(file).removesuffix("_mask") in (info.name, tomogram_name(info.path))
+        and file.resolve() != info.path.resolve()  # masks may lie beside tomograms
     )
     if len(found) != 1:
         raise InputError(

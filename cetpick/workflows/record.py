@@ -91,18 +91,18 @@ def size_and_time(path: Path) -> tuple[int, int]:
     return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
 
 
-def set_aside(path: Path, stamp: Stamp, folder: Path | None = None) -> None:
+def set_aside(path: Path, stamp: Stamp | None, folder: Path | None = None) -> None:
     """Rename a file that is there, but not as it was written: nobody's work is written over.
 
     Args:
         path: it becomes `<stem>.edited<suffix>`, or with a number where that is taken.
-        stamp: of the file when it was written.
+        stamp: of the file when it was written, None when that is not known.
         folder: where to; None for where it is.
 
     Warns:
         CetpickWarning: it was renamed.
     """
-    if not path.exists() or stamp.fits(path):
+    if not path.exists() or (stamp is not None and stamp.fits(path)):
         return
     folder = folder or path.parent
     folder.mkdir(exist_ok=True)
@@ -110,7 +110,8 @@ def set_aside(path: Path, stamp: Stamp, folder: Path | None = None) -> None:
     aside = next(free for free in names if not free.exists())
     path.replace(aside)
     told = aside.name if folder == path.parent else aside
-    message = f"{path}: changed since it was written; your version is kept as {told}"
+    why = "not known how it was made; it" if stamp is None else "changed since it was written; your version"
+    message = f"{path}: {why} is kept as {told}"
     warnings.warn(message, CetpickWarning, stacklevel=3)
 
 
@@ -227,7 +228,7 @@ def checkpoint_beside(model: Path) -> Path:
 
 
 def prepare_output(
-    path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = (), option: str = "-o"
+    path: Path, names: Sequence[str], *, overwrite: bool, inputs: Iterable[Path] = (), option: str | None = "-o"
 ) -> None:
     """Refuse, before any work, to write where it is impossible, or over an input or the results of an earlier run.
 
@@ -236,13 +237,13 @@ def prepare_output(
         names: what will be written into it.
         overwrite: allow results to be replaced; inputs never are.
         inputs: files that the command reads.
-        option: that names the output, for messages.
+        option: that names the output, for messages; None where there is none.
 
     Raises:
         InputError: a result or an input is already there, or the folder is a file, lies in a Zarr store, or cannot be
             written to.
     """
-    cure = f"name another with {option}"
+    cure = f"name another with {option}" if option else "move it away"
     if store := next((folder for folder in (path.absolute(), *path.absolute().parents) if is_store(folder)), None):
         raise InputError("the output folder would lie in a Zarr store", file=store, cure=cure)
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
@@ -264,7 +265,7 @@ def prepare_output(
         refuse_earlier(path, names, option=option)
 
 
-def refuse_earlier(path: Path, names: Iterable[str], *, option: str = "-o") -> None:
+def refuse_earlier(path: Path, names: Iterable[str], *, option: str | None = "-o") -> None:
     """Refuse to write over the results of an earlier run.
 
     Raises:
@@ -276,7 +277,7 @@ def refuse_earlier(path: Path, names: Iterable[str], *, option: str = "-o") -> N
             f"already holds {', '.join(present)}",
             file=path,
             expected="a folder without earlier results",
-            cure=f"name another output with {option}, or add --overwrite",
+            cure=f"{f'name another output with {option}, or ' if option else ''}add --overwrite",
         )
 
 

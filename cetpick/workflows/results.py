@@ -380,14 +380,17 @@ def write_tomogram(
 
 
 def set_edited_aside(output: Path, name: str) -> None:
-    """Rename picks of a tomogram that are not as they were written: somebody's work in 3dmod is not written over.
+    """Rename picks of a tomogram that are not as they were written, or not by cetpick for all that is known.
+
+    They are somebody's work in 3dmod, which is not written over.
 
     Warns:
         CetpickWarning: some were.
     """
     before = read_tomogram_record(output, name)
     for path in tomogram_files(output, name)[:2]:
-        if stamp := before and before.outputs.get(_key(output, path)):
+        stamp = None if before is None else before.outputs.get(_key(output, path))
+        if before is None or stamp is not None:
             set_aside(path, stamp)
 
 

@@ -88,7 +88,7 @@ def run_suggest(
     records, model = read_results(results)
     infos = {result.info.name: result.info for result in records}
     names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, RECORD, *(f"{MODELS}/{name}.mod" for name in infos)]
-    prepare_output(output, names, overwrite=overwrite, inputs=labels)
+    prepare_output(output, names, overwrite=overwrite, inputs=labels, option=None)
     record = RunRecord("suggest", {"number": number, "tomograms": tomograms, "seed": seed})
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
     tables, read = [], [file.source for _, file in pairs if file.source]
