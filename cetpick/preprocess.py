@@ -32,8 +32,8 @@ FEWEST_VOXELS = 4.0
 CUBE = np.ones((3, 3, 3), bool)
 EMPTY = 0.25
 """A slice is empty if its grey values spread less than that, in units of what is typical of slices."""
-SHARE = 0.1
-"""A working voxel lies where particles are looked for if that much of it does: the mask of a membrane is thin."""
+KEPT, SHARE = 0.8, 0.1
+"""Where less than that of a region would be kept, as of a membrane's mask, a share of a working voxel is enough."""
 ROWS = 32
 """Rows at least that the spread of a slice is taken from, when it has more."""
 
@@ -342,8 +342,10 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
         return placed
 
     holds_data = place_mask(present)
-    valid = holds_data if counted is present else place_mask(counted, share=SHARE)
-    if valid is not None and not any(valid[slab].any() for slab in scratch.slabs(valid.shape)):
+    valid = holds_data if counted is present else place_mask(counted)
+    if valid is not None and counted is not None and _share(valid) < KEPT * _share(counted):
+        valid = place_mask(counted, share=SHARE)
+    if valid is not None and not _share(valid):
         raise InputError(
             "nothing of the tomogram is left to look at",
             file=tomogram.info.path,
@@ -369,6 +371,11 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     if settings.gold is None and settings.carbon is None:
         return prepared
     return without_contamination(prepared, settings, tomogram.info.region)
+
+
+def _share(mask: Mask) -> float:
+    """Of a mask that is True, which is never copied as a whole."""
+    return sum(int(np.count_nonzero(mask[slab])) for slab in scratch.slabs(mask.shape)) / mask.size
 
 
 def without_contamination(prepared: Prepared, settings: ModelSettings, region: Region) -> Prepared:
