@@ -198,7 +198,7 @@ def test_results_of_something_else_are_refused(pick: Run, source: Path) -> None:
     code, out, _ = pick("--overwrite", model="m1")
     assert (code, done(out)) == (0, "4 picked")
     assert pick(model="m1", out="fresh")[0] == 0
-    assert contents("out") == contents("fresh")
+    assert contents("out", "c.edited") == contents("fresh")
 
 
 def test_a_tomogram_that_breaks_loses_its_results_and_comes_back(pick: Run, source: Path) -> None:
