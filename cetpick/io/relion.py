@@ -49,6 +49,7 @@ _CLASS = "rlnClassNumber"
 _IMPORT_FILE = "rlnTomoImportParticleFile"
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
 _NAMES = ("rlnTomoName", "rlnMicrographName")
+_NAME_THE_STAR = "name tomograms.star in the place of the tomogram (`convert`, `evaluate`: --tomograms-star)"
 FEWEST_NORMALISED = 3
 """So many particles do not all lie in the first voxel."""
 _ANNOTATIONS, _ANNOTATION_ENDING = "annotations", "_particles"
@@ -259,7 +260,7 @@ def _record(
             raise InputError(
                 f"the centred coordinates of {name} need the size, binning and pixel size of its tilt series",
                 file=path,
-                cure="name tomograms.star in the place of the tomogram, or give the optimisation_set.star",
+                cure=f"{_NAME_THE_STAR}, or give the optimisation_set.star",
             )
         points = relion_centred_to_voxel(
             star_numbers(rows, _CENTRED, file=path),
@@ -339,7 +340,7 @@ def _uncentred(
         raise InputError(
             "its coordinates are pixels of the unbinned tilt series, and the binning of the tomogram is not known",
             file=path,
-            cure="name tomograms.star in the place of the tomogram, or give --binned when they are voxels of that",
+            cure=f"{_NAME_THE_STAR}, or give --binned when they are voxels of the tomogram",
         )
     readings = {"voxels of the tomogram": stored}
     if binning is not None:
