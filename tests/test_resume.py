@@ -16,11 +16,9 @@ from cetpick.config import TrainSettings
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.interrupts import held_signals
 from cetpick.io.coordinates import read_coordinates
-from cetpick.io.lock import alone_in
 from cetpick.io.tomograms import read_tomogram
 from cetpick.resume import Checkpoint
 from cetpick.training import TrainedModel, train
-from cetpick.workflows.train import run_train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
@@ -101,12 +99,6 @@ def test_a_checkpoint_goes_on_with_its_own_training_only(tmp_path: Path) -> None
         checkpoint(path).load()
     elsewhere.remove()
     assert not path.exists()
-
-
-def test_a_model_is_trained_by_one_at_a_time(tiny: TinySet, tmp_path: Path) -> None:
-    settings = TrainSettings(diameter=tiny.diameter, **SMALL)
-    with alone_in(tmp_path, "m.safetensors"), pytest.raises(InputError, match="another cetpick is at work"):
-        run_train([tiny.path("one")], [tiny.labels], settings, output=tmp_path / "m.safetensors")
 
 
 def test_a_disk_that_is_full_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

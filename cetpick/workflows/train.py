@@ -21,7 +21,6 @@ from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickWarning, InputError, TrainingError
 from cetpick.interrupts import held_signals
-from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
@@ -117,7 +116,7 @@ def run_train(
     names = [output.name, record_beside(output).name, report_beside(output).name]
     prepare_output(output.parent, names, overwrite=True, inputs=[*tomograms, *labels, *reject, *added])
     record = RunRecord("train", {"train": settings, "inputs": options})
-    with alone_in(output.parent, output.name), record.keeping_warnings(), scratch.using(output.parent):
+    with record.keeping_warnings(), scratch.using(output.parent):
         infos = open_training(tomograms, options)
         rejected = read_places(reject, infos, options, what="rejected places")
         more = read_places(added, infos, options, what="added labels")
