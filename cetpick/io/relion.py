@@ -468,7 +468,13 @@ def _warp(path: Path, items: Sequence[Item]) -> dict[str, Block]:
     # Warp knows tilt series by name alone
     names = [item.name if item.info is None and item.name else warp_name(needed_info(path, item)) for item in items]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError("Warp knows one tomogram of a tilt series", file=path, found=f"several of {twice}")
+        raise InputError(
+            "Warp knows tilt series, not their tomograms",
+            file=path,
+            expected="one tomogram of each",
+            found=f"several of {twice}",
+            cure="write a file for each of these",
+        )
     return _in_voxels(path, items, [f"{name}.tomostar" for name in names])
 
 

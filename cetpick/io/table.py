@@ -210,7 +210,11 @@ def _numbers(path: Path, lines: list[int], name: str, words: list[str]) -> NDArr
 def _from_angstrom(path: Path, table: pd.DataFrame, voxel_size: float | None) -> pd.DataFrame:
     if voxel_size is None:
         raise InputError(
-            "its coordinates are angstrom, and the voxel size is not known", file=path, cure="name the tomogram, too"
+            "its coordinates are angstrom, and the voxel size is not known",
+            file=path,
+            expected="a tomogram to take it from",
+            found="columns run_name and transform_00, as copick writes them",
+            cure="name the tomogram, too",
         )
     return table.assign(**{axis: table[axis] / voxel_size for axis in AXES})
 

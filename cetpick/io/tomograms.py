@@ -351,7 +351,9 @@ def require_voxel_size(value: float, path: Path | None = None) -> None:
     """
     if not _is_voxel_size(value):
         expected = "{} to {} A".format(*VOXEL_SIZES)
-        raise InputError("unusable --voxel-size", file=path, expected=expected, found=f"{value:g} A")
+        raise InputError(
+            "unusable --voxel-size", file=path, expected=expected, found=f"{value:g} A", cure="give it in angstrom"
+        )
 
 
 def _is_voxel_size(value: float) -> bool:

@@ -535,7 +535,7 @@ def check_flavour(listing: Sequence[Listed], flavour: Flavour) -> None:
         InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells; or the name of
             a tomogram has what no STAR file can hold.
     """
-    for entry in listing:
+    for entry in (entry for entry in listing if entry.error is None):
         value_text(entry.path, "rlnMicrographName", entry.path if flavour == "relion31" else entry.name)
     lacking = [entry for entry in listing if entry.relion is None and entry.error is None]
     if flavour in ("relion4", "relion5") and lacking:

@@ -280,7 +280,12 @@ def _check_files(job: RelionJob, files: Sequence[Path]) -> None:
     learned = [*files, *job.reject, *job.added]
     for path in [*learned, *([job.model] if job.model else [])]:
         if not path.exists():
-            raise InputError("is not there", file=path, cure="correct the parameter that names it")
+            raise InputError(
+                "is not there",
+                file=path,
+                expected="a path as seen from the project folder",
+                cure="correct the parameter that names it",
+            )
         if path in learned and path.resolve().is_relative_to(job.folder.resolve()):
             raise InputError(
                 "lies in the job's own folder, whose results this run replaces",
