@@ -18,11 +18,14 @@ from cetpick.errors import InputError
 from cetpick.io.mrc import write_mrc
 from cetpick.io.relion_job import coordinate_file
 from cetpick.io.star import read_star
+from cetpick.io.tomograms import read_info
 from cetpick.networks.build import build_network
+from cetpick.workflows.record import Stamp
+from cetpick.workflows.results import Cut, Maker, TomogramRecord, save_record
 
 JOB = Path("External/job001")
 FAKE = """
-import json, sys, time
+import hashlib, json, sys, time
 from pathlib import Path
 out = Path(sys.argv[sys.argv.index("-o") + 1])
 with open("calls.jsonl", "a") as log:
@@ -39,8 +42,14 @@ if sys.argv[1] == "pick":
     names = sorted({*before, *Path("picks").read_text().split()})
     candidates = {0.9: "3,4,5,0.9,particle", 0.4: "6,7,2,0.4,particle"}
     picks = [text for score, text in candidates.items() if score >= threshold]
+    (out / "records").mkdir(exist_ok=True)
     for name in names:
-        (out / f"{name}.csv").write_text("\\n".join(["x,y,z,score,class", *picks, ""]))
+        table = out / f"{name}.csv"
+        table.write_text("\\n".join(["x,y,z,score,class", *picks, ""]))
+        stamp = {"bytes": table.stat().st_size, "modified": table.stat().st_mtime_ns}
+        stamp["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
+        record = json.loads(Path("record.json").read_text()) | {"outputs": {table.name: stamp}}
+        (out / f"records/{name}.json").write_text(json.dumps(record))
     values = {"threshold": threshold, "tomograms": {name: {} for name in names}}
     run.write_text(json.dumps({"cetpick": "1", "command": "pick", "started": "now", **values}))
 sys.exit(int(Path("code").read_text()) if Path("code").exists() else 0)
@@ -85,6 +94,23 @@ def model_file(tmp_path_factory):
     return path
 
 
+def _record(tomogram):
+    return TomogramRecord(
+        maker=Maker(model="0", calibrated=False),
+        file=tomogram,
+        input=Stamp.of(tomogram),
+        info=read_info(tomogram),
+        device="cpu",
+        picked="now",
+        seconds=1.0,
+        candidates=2,
+        best_score=0.9,
+        excluded_voxels={},
+        warnings=(),
+        cut=Cut(threshold=0.5),
+    )
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch, model_file):
     monkeypatch.chdir(tmp_path)
@@ -100,6 +126,8 @@ def project(tmp_path, monkeypatch, model_file):
     for name in ("m.safetensors", "made.safetensors"):
         (tmp_path / name).write_bytes(model_file.read_bytes())
     (tmp_path / "t1.csv").write_text("x,y,z\n3,4,5\n")
+    save_record(tmp_path, _record(tmp_path / "Import/job001/Tomograms/t1.mrc"))
+    (tmp_path / "records/t1.json").rename("record.json")
     JOB.mkdir(parents=True)
     return tmp_path
 
@@ -222,13 +250,11 @@ def test_continue_cuts_again_and_finishes_what_is_missing(project):
     assert not any("--overwrite" in call or "--resume" in call for call in calls())
     # another model: nothing of what is there counts
     os.utime("m.safetensors", ns=(1, 1))
-    (JOB / "records").mkdir()
-    (JOB / "records/t1.json").touch()
     (JOB / "run.1of1.json").touch()
     Path("picks").write_text("t1")
     assert relion(*arguments) == 1
     assert list(read_star(JOB / "particles.star")["particles"]["rlnTomoName"]) == ["t1"]
-    assert not any((JOB / name).exists() for name in ("records/t1.json", "run.1of1.json", "t2.csv"))
+    assert not any((JOB / name).exists() for name in ("records/t2.json", "run.1of1.json", "t2.csv"))
 
 
 def test_another_cut_and_what_decides_nothing_do_not_start_over(project):
@@ -320,11 +346,9 @@ def test_a_second_run_of_a_job_fails_and_leaves_the_first_alone(project, killed,
 def test_results_of_tomograms_that_are_no_longer_asked_for_are_removed(project):
     arguments = ("--in_mics", "tomograms.star", "--model", "m.safetensors")
     assert relion(*arguments) == 0
-    (JOB / "records").mkdir()
-    for name in ("t0", "t1"):
-        (JOB / f"records/{name}.json").touch()
+    (JOB / "records/t0.json").touch()
     assert relion(*arguments) == 0
-    assert [path.name for path in (JOB / "records").iterdir()] == ["t1.json"]
+    assert {path.name for path in (JOB / "records").iterdir()} == {"t1.json", "t2.json"}
 
 
 def test_a_training_goes_on_and_other_labels_start_over(project):
