@@ -151,9 +151,8 @@ def folder(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(podman: Podman, folder: Path) -> str:
     """Of a demo with fewer steps than it takes for good picks."""
     script = (
-        "import cetpick.workflows.demo as demo, pathlib\n"
-        "demo.STEPS = 60\n"
-        "assert demo.run_demo(pathlib.Path('demo')).cetpick.average_precision > 0.8\n"
+        "import pathlib, cetpick.workflows.demo as demo\n"
+        "assert demo.run_demo(pathlib.Path('demo'), steps=100).cetpick.average_precision > 0.8\n"
     )
     podman.cetpick(folder, "-c", script, options=("--entrypoint", "python"))
     return "demo/picks/model.safetensors"
