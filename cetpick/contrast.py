@@ -37,6 +37,10 @@ COPIES = 200
 """Displaced copies that median and MAD come from."""
 SCALES = (1 / 8, 1 / 4, 1 / 2, 2.0, 4.0, 8.0)
 """What coordinates are multiplied with: they were in unbinned, or in binned voxels."""
+UNITS = {"angstrom": 1.0, "nanometres": 10.0}
+"""Of coordinates that are not in voxels, in angstrom."""
+SAME_SCALE = 0.05
+"""Relative difference of two scales that are not told apart."""
 FEWEST_LABELS = 4
 """Fewer say nothing."""
 CONTRAST = 5.0
@@ -81,15 +85,19 @@ class Reading:
         order: where the new x, y, z come from; (0, 2, 1) takes y from z and z from y.
         flips: which of the new x, y, z count from the far end of the volume.
         scale: what all are multiplied with, about the outer corner.
+        unit: that the coordinates are in, none for voxels.
     """
 
     order: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
     scale: float = 1.0
+    unit: str = ""
 
     @property
     def name(self) -> str:
-        """Such as ``as given``, ``xzy, z flipped`` or ``scaled by 1/2``."""
+        """Such as ``as given``, ``xzy, z flipped``, ``scaled by 1/2`` or ``in angstrom``."""
+        if self.unit:
+            return f"in {self.unit}"
         parts = []
         if self.order != (0, 1, 2):
             parts.append("".join(AXES[axis] for axis in self.order))
@@ -147,6 +155,13 @@ READINGS: tuple[Reading, ...] = (
     *(Reading(scale=scale) for scale in SCALES),
 )
 """As given first, then the other axis orders and flips, then the scales."""
+
+
+def readings_of(voxel_size: float) -> list[Reading]:
+    """READINGS, and those of other units than voxels (angstrom), as far as they are not among them."""
+    units = [Reading(scale=size / voxel_size, unit=unit) for unit, size in UNITS.items()]
+    known = np.array([1.0, *SCALES])
+    return [*READINGS, *(of for of in units if np.abs(known / of.scale - 1).min() > SAME_SCALE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -445,7 +460,8 @@ def judge_labels(response: Response, xyz: ArrayLike, *, seed: int = 0) -> Judgem
     points = np.unique(as_points(xyz), axis=0)
     contrast = measure_contrast(response, points, seed=seed)
     given = Ranked(reading=AS_GIVEN, z=contrast.z(), outside=contrast.outside)
-    others = [_rank(response, points, contrast, reading, seed) for reading in READINGS[1:]]
+    readings = readings_of(response.grid.voxel_size)
+    others = [_rank(response, points, contrast, reading, seed) for reading in readings[1:]]
     possible = [item for item in (given, *others) if item.outside <= OUTSIDE * len(points) and np.isfinite(item.z)]
     better = max((item for item in possible if item.beats_given), key=lambda item: abs(item.z), default=None)
     # a better reading leads the ranking, though labels that it does not move may lend another one a higher contrast
@@ -464,7 +480,7 @@ def judge_labels(response: Response, xyz: ArrayLike, *, seed: int = 0) -> Judgem
         labels=len(points),
         given=given,
         ranking=tuple(ranking),
-        impossible=len(READINGS) - len(possible),
+        impossible=len(readings) - len(possible),
         contrast=None if seen == 0 else "dark" if seen > 0 else "bright",
         shift=shift,
     )
@@ -540,7 +556,9 @@ def _verdict(
         scale = first.reading.scale
         against = f" against {_told(given.z)}" if np.isfinite(given.z) else "; as given all lie outside"
         verdict: Verdict = "swapped" if scale == 1 else "scaled"
-        looks = verdict if scale == 1 else "binned" if scale > 1 else "unbinned"
+        looks = "swapped" if scale == 1 else "binned" if scale > 1 else "unbinned"
+        if first.reading.unit:
+            looks = f"like {first.reading.unit}, not voxels"
         return verdict, f"these look {looks}: {first.reading.name} fits better ({_told(first.z)}{against})", first.z
     if off:
         fits = f"{off.told} would put them on particles ({_told(off.z)} against {_told(given.z)})"

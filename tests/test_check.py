@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +23,7 @@ from cetpick.contrast import (
     judge_labels,
     measure_contrast,
     measure_response,
+    readings_of,
 )
 from cetpick.geometry import Axes, Points, turn_axes
 from cetpick.io.mrc import write_mrc
@@ -172,6 +174,30 @@ class TestVerdict:
         assert mended
         np.testing.assert_allclose(mended[1], cubic.labels)
 
+    @pytest.mark.parametrize(
+        ("unit", "size", "voxel_size"), [("angstrom", 1.0, 10.0), ("nanometres", 10.0, 13.0), ("nanometres", 10.0, 6.7)]
+    )
+    def test_other_units_are_found(
+        self, cubic: Scene, cubic_response: Response, unit: str, size: float, voxel_size: float
+    ) -> None:
+        response = replace(cubic_response, grid=replace(cubic.grid, voxel_size=voxel_size))
+        judged = judge_labels(response, cubic.labels * voxel_size / size)
+        assert judged.message.startswith(f"these look like {unit}, not voxels: in {unit} fits better (")
+        assert judged.better == Reading(scale=size / voxel_size, unit=unit)
+        assert (judged.better.cure is not None) == (voxel_size > size)
+
+    @pytest.mark.parametrize(
+        ("voxel_size", "more"),
+        [
+            (10.0, ["in angstrom"]),
+            (8.1, ["in nanometres"]),
+            (2.0, ["in nanometres"]),
+            (7.0, ["in angstrom", "in nanometres"]),
+        ],
+    )
+    def test_units_that_other_readings_stand_for_are_not_read_twice(self, voxel_size: float, more: list[str]) -> None:
+        assert [reading.name for reading in readings_of(voxel_size)[len(READINGS) :]] == more
+
     def test_the_cure_does_what_the_reading_says(self, cubic: Scene) -> None:
         picked_in = np.array(cubic.grid.size)[[0, 2, 1]]  # the volume before its axes were turned
         cures = {reading.cure: reading for reading in READINGS if reading.cure}
@@ -320,7 +346,7 @@ class TestCommand:
         assert lines[3].startswith("  as given ")
         assert "  contrast: 5 or more is clear, + for dark particles, - for bright ones" in lines
         assert lines[-1] == "no pictures were drawn: -o DIR draws the labels on slices"
-        assert re.search(r"^  of 54 ways to read the labels the clearest are shown; \d+ put labels outside", out, re.M)
+        assert re.search(r"^  of 55 ways to read the labels the clearest are shown; \d+ put labels outside", out, re.M)
         assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
 
     def test_swapped_with_pictures(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
