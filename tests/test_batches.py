@@ -158,8 +158,9 @@ def test_another_cut_needs_no_network(pick: Run, scores: pd.Series, no_work: Cal
     assert pick()[0] == 0
     assert contents("out") != contents("fresh")
     no_work()
-    code, out, _ = pick(*cut)
+    code, out, err = pick(*cut)
     assert (code, done(out)) == (0, "4 cut again")
+    assert re.fullmatch(r"1/4 cut again a: 7 picks of .*; before: \d+ picks, threshold [\d.]+", err.splitlines()[0])
     assert contents("out") == contents("fresh")
     assert {note["picks"] for note in record()["tomograms"].values()} == {7}
     assert record()["tomograms"] == record("fresh")["tomograms"] | {

@@ -130,10 +130,13 @@ class Batch:
                     continue
                 self.done.append(done)
                 how = "picked"
+                before = ""
                 if job.todo == "cut":
                     how = "cut again"
                     self.cut_again.append(name)
-                say(f"{number}/{total} {how} {name}: {done.picks} picks of {done.candidates} candidates")
+                    if job.record is not None and job.record.cut != done.cut:  # as `repick` may have left it
+                        before = f", {done.cut.told}; before: {job.record.picks} picks, {job.record.cut.told}"
+                say(f"{number}/{total} {how} {name}: {done.picks} picks of {done.candidates} candidates{before}")
 
     def _outcomes(
         self, todo: Sequence[Job], network: TileableNetwork | None, settings: ModelSettings, hands: Hands | None
