@@ -54,6 +54,8 @@ class ModelSettings:
         classes: the species, one heatmap channel each.
         voxel_size: (z, y, x) angstrom of the grid the network works on.
         clip: normalised grey values are clipped to +-clip standard deviations.
+        background: what varies over more than a Gaussian of so many diameters is taken away, as are ramps of grey
+            values; None to leave it.
         width: channels of the first level of the network.
         fused: channels of the 3D part.
         separation: centres nearer than this fraction of the diameter are one particle.
@@ -77,6 +79,7 @@ class ModelSettings:
     classes: tuple[ParticleClass, ...]
     voxel_size: tuple[float, float, float]
     clip: float = 4.0
+    background: float | None = None
     width: int = 16
     fused: int = 32
     separation: float = 0.6
@@ -100,6 +103,9 @@ class ModelSettings:
             len(sizes) == 3 and all(0 < n < 1e4 for n in sizes), "voxel_size", sizes, "three sizes above 0 angstrom"
         )
         _require(self.clip > 0, "clip", self.clip, "above 0")
+        _require(
+            self.background is None or self.background > 0, "background", self.background, "diameters above 0, or none"
+        )
         for name, channels in (("width", self.width), ("fused", self.fused)):
             _require(isinstance(channels, int) and 1 <= channels <= 1024, name, channels, "1 to 1024 channels")
         _require(0 <= self.separation <= 2, "separation", self.separation, "0 to 2 diameters")

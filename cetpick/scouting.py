@@ -102,7 +102,8 @@ class Scouting:
             scouts; infinite where only one found something.
         labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
         scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
-        easy: whether labels that a scout was not shown rank clearly before all else, and scores lie apart.
+        clear: how probable it is that particles rank clearly before all else; see clear_ranking.
+        apart: how far both scouts' scores of particles lie from those of the rest, 0 to 1; see Mixture.
         scouts: the two.
     """
 
@@ -111,8 +112,14 @@ class Scouting:
     ranks: list[Ranks]
     labels: list[Points]
     scatter: float
-    easy: bool = False
+    clear: float = 0.0
+    apart: float = 0.0
     scouts: Sequence[Scout] = ()
+
+    @property
+    def easy(self) -> bool:
+        """Whether labels that a scout was not shown rank clearly before all else, and scores lie apart."""
+        return self.clear >= CLEARLY and self.apart >= APART
 
     def doubtful(self, hidden: float) -> list[Points]:
         """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
@@ -218,7 +225,8 @@ def scout(
     return Scouting(
         labels=moved,
         scatter=scatter,
-        easy=clear_ranking(ranks, shortest) >= CLEARLY and apart >= APART,
+        clear=clear_ranking(ranks, shortest),
+        apart=apart,
         scouts=scouts,
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],

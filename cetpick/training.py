@@ -27,7 +27,7 @@ from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
 from cetpick.optimisation import Progress, optimise
-from cetpick.preprocess import prepare, require_fitting, without_contamination
+from cetpick.preprocess import PRONOUNCED_SKEWNESS, prepare, require_fitting, without_contamination
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
 from cetpick.scouting import Scout, best_ranked, candidates, scout
@@ -38,6 +38,8 @@ FEW_LABELS = 10
 """Fewer labels than this are worth a warning."""
 Z_VOXEL = 2.0
 """Working voxels are this much longer along z, where the missing wedge has taken the resolution."""
+BACKGROUND = 3.0
+"""Diameters of the Gaussian; grey values that vary over more than that tell nothing of particles."""
 FEWEST_STEPS = 30
 """Fewer training steps are a trial of the machinery, whose outcome is not judged."""
 SPARED = 1.5
@@ -98,6 +100,7 @@ def model_settings(settings: TrainSettings, tomograms: Sequence[Tomogram]) -> Mo
         mode=settings.mode,
         classes=(ParticleClass(diameter=settings.diameter),),
         voxel_size=voxel_size,
+        background=None if settings.mode == "paper" else BACKGROUND,
         stored_voxel_size=stored,
     )
 
@@ -195,7 +198,9 @@ def train(
     if sum(e.fair.sum() for e in examples) < FEWEST_LABELS:  # too few to tell by
         examples = [replace(e, chosen=None) for e in examples]
     given = [example.labels for example in examples]
-    model = replace(model, skewness=float(np.mean([e.prepared.skewness for e in examples])))
+    skewness = [e.prepared.skewness for e in examples]
+    _warn_of_opposites([e.tomogram.info for e in examples], skewness)
+    model = replace(model, skewness=float(np.mean(skewness)))
     if settings.mode == "paper":
         paper = PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps)
         recipe = PaperRecipe(
@@ -223,10 +228,12 @@ def train(
             stacklevel=2,
         )
     scatter, easy, weight = 0.0, False, 1.0
+    signs: dict[str, float] = {}
     scouts: Sequence[Scout] = ()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
+        signs = {"clear": round(scouting.clear, 3), "apart": round(scouting.apart, 3)}
         easy = settings.steps is None and scouting.easy
         if easy:
             settings = replace(settings, steps=round(SHORT * STEPS[settings.start]))
@@ -244,7 +251,7 @@ def train(
     network, log = optimise(first, progress, checkpoint=checkpoint)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
-    told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy}
+    told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy, **signs}
     judged = first.steps >= FEWEST_STEPS
     del first  # it holds the tomograms on the device
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
@@ -270,6 +277,13 @@ def train(
         model = replace(model, calibration=mixture.knots)
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
         sensitivity = tuple((n / len(examples), (picks_if(n - labels, logits) + labels) / len(examples)) for n in count)
+    elif judged:
+        warnings.warn(
+            "too few candidates in the training tomograms to calibrate scores on: these are the network's own, no "
+            "probabilities. Look at the picks and set --threshold by eye, or train on a larger part of a tomogram",
+            CetpickWarning,
+            stacklevel=2,
+        )
     threshold = choose_threshold(_unlabelled_scores(outcomes))  # labels score high whatever the others do
     low, expected, high = (number / len(examples) for number in count)
     model = replace(model, count=expected, count_limits=(low, high), sensitivity=sensitivity, threshold=threshold)
@@ -278,6 +292,19 @@ def train(
     return TrainedModel(
         network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
     )
+
+
+def _warn_of_opposites(infos: Sequence[TomogramInfo], skewness: Sequence[float]) -> None:
+    """Warn when protein seems dark in one training tomogram and bright in another, by the sign of the skewness."""
+    dark, bright = int(np.argmin(skewness)), int(np.argmax(skewness))
+    if skewness[dark] < -PRONOUNCED_SKEWNESS and skewness[bright] > PRONOUNCED_SKEWNESS:
+        warnings.warn(
+            f"protein seems dark in {infos[dark].path} and bright in {infos[bright].path} (skewness "
+            f"{skewness[dark]:+.2f} and {skewness[bright]:+.2f}); one network cannot learn both: invert the contrast "
+            "of one, or train on one of them",
+            CetpickWarning,
+            stacklevel=3,
+        )
 
 
 def doubt(labels: int, hidden: float) -> float:

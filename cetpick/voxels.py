@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
+from scipy.interpolate import make_interp_spline
 
 from cetpick import scratch
 
@@ -123,6 +125,62 @@ class Score(NamedTuple):
         if valid is not None:
             scored[~valid] = 0
         return scored
+
+
+def background(data: Volume, valid: Mask | None, sigma: tuple[float, float, float]) -> Iterator[tuple[slice, Volume]]:
+    """The grey value about each voxel, slab by slab: local linear regression (Cleveland and Devlin 1988).
+
+    It follows what varies over more than the width of its Gaussian, and ramps right up to the border, where a plain
+    mean would not.
+
+    Args:
+        data: (z, y, x), 0 where it is not valid.
+        valid: the voxels that count, None for all.
+        sigma: (z, y, x) of the Gaussian, voxels; its grid has cells of half of that, at least 3 along each axis.
+
+    Yields:
+        Slices, and the grey values about their voxels.
+    """
+    z, y, x = (min(n, max(3, round(2 * n / s))) for n, s in zip(data.shape, sigma, strict=True))
+    scale = (z / data.shape[0], y / data.shape[1], x / data.shape[2])
+
+    def cells(read: Callable[[slice, slice], Volume]) -> NDArray[np.float64]:
+        return np.concatenate([values for _, values in resampled(read, data.shape, scale)]).astype(np.float64)
+
+    total = cells(lambda *part: data[part])
+    held = cells(lambda *part: np.ones_like(data[part]) if valid is None else valid[part].astype(np.float32))
+    level = _local_regression(total, held)
+    for slab in scratch.slabs(data.shape):
+        values = level
+        for axis, (n, part) in enumerate(zip(data.shape, (slab, slice(None), slice(None)), strict=True)):
+            at = ((np.arange(n) + 0.5) * scale[axis] - 0.5)[part]
+            cell = np.arange(values.shape[axis])
+            if len(cell) == 1:
+                values = values.repeat(len(at), axis)
+            else:  # unlike other interpolation, it goes on beyond the centres of the outermost cells
+                values = make_interp_spline(cell, values, k=1, axis=axis)(at)
+        yield slab, values.astype(np.float32)
+
+
+def _local_regression(total: NDArray[np.float64], held: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A linear function fitted about each cell (z, y, x), at the cell; cells weigh by a Gaussian of 2 of them.
+
+    Args:
+        total: sums of the valid values in the cells.
+        held: how much of each cell is valid, in the same units.
+    """
+    terms = [np.ones_like(held), *np.indices(held.shape, np.float64)]
+    about = functools.partial(ndimage.gaussian_filter, sigma=2.0, mode="constant")
+    products = [[about(held * a * b) for b in terms] for a in terms]
+    sums = [about(total * a) for a in terms]
+    # far from all that is valid, and along an axis of one cell, there is no slope to be seen
+    least = np.diag([1e-6, 1e-3, 1e-3, 1e-3])
+    level = np.empty_like(held)
+    for z in range(len(level)):  # all of it at a time is large
+        matrix = np.moveaxis(np.array([[of[z] for of in row] for row in products]), (0, 1), (-2, -1)) + least
+        fitted = np.linalg.solve(matrix, np.stack([of[z] for of in sums], axis=-1)[..., None])[..., 0]
+        level[z] = sum(fitted[..., i] * term[z] for i, term in enumerate(terms))
+    return level
 
 
 def mean_and_spread(data: NDArray[Any], valid: Mask | None) -> tuple[float, float]:

@@ -129,6 +129,48 @@ def test_every_stored_type_gives_the_same_volume(dtype: np.dtype) -> None:
     np.testing.assert_allclose(result, reference, atol=1e-5)
 
 
+FLAT = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(20, 10, 10), background=3.0)
+
+
+def gradient(shape: tuple[int, int, int], *slopes: float) -> np.ndarray:
+    """Grey values that rise by so much along each axis, about 0."""
+    axes = (np.linspace(-s / 2, s / 2, n) for n, s in zip(shape, slopes, strict=True))
+    return sum(np.ix_(*axes)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(32, 120, 160), (4, 40, 200)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_ramps_of_grey_values_are_taken_away_up_to_the_border(shape: tuple[int, int, int], padded: bool) -> None:
+    data = noise(shape)
+    ramped = data + gradient(shape, 1, -4, 9)
+    if padded:
+        for volume in (data, ramped):
+            volume[:, :, :30] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CetpickWarning)  # of the padding
+        flat, found, left = (
+            prepare(tomogram(volume), settings).volume
+            for volume, settings in ((data, FLAT), (ramped, FLAT), (ramped, replace(FLAT, background=None)))
+        )
+    off, before = found - flat, left - flat
+    assert np.abs(before).mean() > 0.3
+    assert np.abs(off).mean() < 0.03
+    for border in (off[:, :5], off[:, -5:], off[..., 25:30], off[..., -5:]):
+        assert abs(border.mean()) < 0.1
+
+
+def test_a_particle_and_what_surrounds_it_keep_their_contrast() -> None:
+    data = noise((64, 192, 192))
+    z, y, x = np.ogrid[:64, :192, :192]
+    data[(z - 32) ** 2 + (y - 96) ** 2 + (x - 96) ** 2 <= 8**2] -= 10
+    flat = prepare(tomogram(data), FLAT).volume
+    plain = prepare(tomogram(data), replace(FLAT, background=None)).volume
+    particle = np.s_[14:18, 92:100, 92:100]
+    assert plain[particle].mean() < -3
+    assert flat[particle].mean() == pytest.approx(plain[particle].mean(), rel=0.03)
+    assert np.abs(flat - plain).mean() < 0.05
+
+
 def test_statistics_are_robust_and_fall_back_for_few_levels() -> None:
     data = noise((20, 30, 40))
     data[0, :10, :10] = 1e6

@@ -115,6 +115,8 @@ def test_three_labels_however_they_lie_in_two_tomograms(tiny: TinySet, labels: t
     trained = train(labelled, settings, device=torch.device("cpu"))
     assert trained.recipe["count"]["expected"] >= 3
     assert trained.recipe["easy"] is False
+    assert 0 <= trained.recipe["clear"] < 1
+    assert 0 <= trained.recipe["apart"] <= 1
     assert 0 < trained.settings.threshold < 1
 
 
@@ -153,7 +155,13 @@ def test_an_easy_training_is_half_as_long(
 ) -> None:
     labels = tiny.truth["one"][:10]
     found = Scouting(
-        count=Count(10, 12, 14), unlabelled=[labels[:0]], ranks=[np.empty(0)], labels=[labels], scatter=0.0, easy=easy
+        count=Count(10, 12, 14),
+        unlabelled=[labels[:0]],
+        ranks=[np.empty(0)],
+        labels=[labels],
+        scatter=0.0,
+        clear=float(easy),
+        apart=float(easy),
     )
     monkeypatch.setattr(training, "scout", lambda *_: found)
 

@@ -226,3 +226,12 @@ def test_settings_check_themselves() -> None:
 def test_a_count_without_room_is_refused(tiny: TinySet) -> None:
     with pytest.raises(InputError, match=r"more particles expected than have room[\s\S]*at most 83,"):
         train(labelled(tiny), TrainSettings(diameter=tiny.diameter, count_hint=500, **SMALL), device=CPU)
+
+
+@pytest.mark.filterwarnings("ignore:.* labels were not found again", "ignore:labels lie beside")
+def test_tomograms_of_opposite_contrast_are_said(tiny: TinySet) -> None:
+    ((tomogram, labels),) = labelled(tiny)
+    bright = dataclasses.replace(tomogram, data=-np.asarray(tomogram.data))
+    settings = TrainSettings(diameter=tiny.diameter, **(SMALL | {"steps": 1}))
+    with pytest.warns(CetpickWarning, match=r"protein seems dark in .* and bright in .*invert the contrast of one"):
+        train([(tomogram, labels), (bright, labels)], settings, device=CPU)

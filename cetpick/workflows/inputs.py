@@ -26,6 +26,7 @@ from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.omezarr import is_store
 from cetpick.io.tomograms import Listed, list_inputs, open_inputs, tomogram_name
+from cetpick.preprocess import PRONOUNCED_SKEWNESS
 from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo, Unwanted
 from cetpick.workflows.record import size_and_time
 
@@ -522,7 +523,3 @@ def warn_of_contrast(info: TomogramInfo, skewness: float, trained: float) -> Non
             CetpickWarning,
             stacklevel=2,
         )
-
-
-PRONOUNCED_SKEWNESS = 0.03
-"""Below this the sign of a skewness says nothing; noise of a volume of a million voxels has one of .003."""
