@@ -348,6 +348,18 @@ class TestConvert:
             assert "Traceback" not in err
         assert sorted(tmp_path.iterdir()) == before
 
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [(("-o", ""), "an argument is empty, after -o"), (("--output=",), "given to --output=")],
+    )
+    def test_an_empty_argument_is_not_the_working_folder(
+        self, cetpick: Run, arguments: tuple[str, ...], message: str
+    ) -> None:
+        code, out, err = cetpick("simulate", *arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "variable of the shell" in err
+
 
 class TestInfo:
     def described(self, cetpick: Run, *paths: object) -> list[dict[str, object]]:

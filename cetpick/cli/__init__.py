@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -25,7 +27,7 @@ from cetpick.cli.report import report
 from cetpick.cli.simulate import simulate
 from cetpick.cli.suggest import suggest
 from cetpick.cli.train import train
-from cetpick.errors import CetpickError, CetpickWarning
+from cetpick.errors import CetpickError, CetpickWarning, InputError
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -76,6 +78,17 @@ def _terminate(*_: object) -> None:
     sys.exit(TERMINATED)
 
 
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Raise an InputError for an argument that is empty: as a path it would be the working folder."""
+    for before, word in pairwise(["cetpick", *words]):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise InputError(
+                f"an argument is empty, after {before}" if not word else f"nothing is given to {word}",
+                expected="a path, a number or a name",
+                cure="is a variable of the shell not set?",
+            )
+
+
 def main() -> None:
     """Run the command line; errors end with their message and exit code, never with a traceback."""
     # OpenMP threads that spin while they wait make torch several times slower on cores that others use too;
@@ -88,6 +101,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", CetpickWarning)
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except CetpickError as error:
         print(f"error: {error}", file=sys.stderr)
