@@ -38,7 +38,7 @@ LEAST_DOUBT = 0.1
 """Smallest standard deviation of the logarithm of the expected number."""
 NO_IDEA = 1.5
 """That when scouts told nothing."""
-TAIL_DOUBT = 6.0
+TAIL_DOUBT = 3.0
 """How much more probable scores have to be with a tail, logarithm: backgrounds only resemble what is fitted."""
 IN_DOUBT = 0.7
 """Part of the populations' overlap that their shapes do not tell, see _apart."""

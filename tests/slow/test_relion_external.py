@@ -58,7 +58,7 @@ def test_trains_picks_and_extracts(relion: Run, project: Path) -> None:
 
 def test_a_failing_job_is_shown_as_failed(relion: Run, project: Path) -> None:
     assert external(relion, project, 1, "param1_label == model;param1_value == nothere.safetensors") == "failed"
-    assert "no such model file" in (project / "External/job001/run.err").read_text()
+    assert "nothere.safetensors: is not there" in (project / "External/job001/run.err").read_text()
 
 
 def test_an_aborted_job_is_shown_as_aborted(relion: Run, project: Path) -> None:
