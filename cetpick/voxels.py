@@ -148,7 +148,7 @@ def background(data: Volume, valid: Mask | None, sigma: tuple[float, float, floa
         return np.concatenate([values for _, values in resampled(read, data.shape, scale)]).astype(np.float64)
 
     total = cells(lambda *part: data[part])
-    held = cells(lambda *part: np.ones_like(data[part]) if valid is None else valid[part].astype(np.float32))
+    held = np.ones_like(total) if valid is None else cells(lambda *part: valid[part].astype(np.float32))
     level = _local_regression(total, held)
     for slab in scratch.slabs(data.shape):
         values = level

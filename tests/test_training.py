@@ -235,3 +235,14 @@ def test_tomograms_of_opposite_contrast_are_said(tiny: TinySet) -> None:
     settings = TrainSettings(diameter=tiny.diameter, **(SMALL | {"steps": 1}))
     with pytest.warns(CetpickWarning, match=r"protein seems dark in .* and bright in .*invert the contrast of one"):
         train([(tomogram, labels), (bright, labels)], settings, device=CPU)
+
+
+@pytest.mark.filterwarnings("ignore:.* labels were not found again", "ignore:labels lie beside", "ignore:only 8 labels")
+@pytest.mark.filterwarnings("ignore:.* labels look unlike")
+def test_scores_that_are_not_calibrated_are_said(tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cetpick.training.fit", lambda *_: None)  # as when there are too few candidates
+    monkeypatch.setattr("cetpick.training.require_learned", lambda _: None)
+    settings = TrainSettings(diameter=tiny.diameter, **(SMALL | {"steps": 30, "crops": 2}))
+    with pytest.warns(CetpickWarning, match="too few candidates in the training tomograms to calibrate scores on"):
+        trained = train(labelled(tiny), settings, device=CPU)
+    assert not trained.settings.calibration
