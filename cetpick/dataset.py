@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -273,8 +274,20 @@ def zone_weights(
     """
     if not places.shape[1]:
         return places.new_ones((len(places), 1, *shape))
-    zones = _gaussians(places, shape, sigma) >= KERNEL_CUT
-    return torch.where(zones, weights[..., None, None, None], 1.0).amin(dim=1, keepdim=True)
+    # few cells lie about a place: only those are looked at, along each axis at first
+    squares, at = places.new_zeros(()), torch.zeros((), dtype=torch.long, device=places.device)
+    for axis, (length, width) in enumerate(zip(shape, sigma, strict=True)):
+        centre = places[..., 2 - axis, None]
+        reach = _reach(width)
+        cells = centre.round().long() + torch.arange(-reach, reach + 1, device=places.device)
+        square = torch.where((cells >= 0) & (cells < length), ((cells - centre) / width).square(), math.inf)
+        squares, at = squares[..., None] + _along(square, axis), at[..., None] * length + _along(cells, axis)
+    zones = torch.exp(squares / -2) >= KERNEL_CUT
+    least = places.new_ones((len(places), math.prod(shape)))
+    least.scatter_reduce_(
+        1, at.where(zones, 0).flatten(1), weights[..., None, None, None].where(zones, 1.0).flatten(1), "amin"
+    )
+    return least.view(-1, 1, *shape)
 
 
 def _gaussians(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[float, float, float]) -> Tensor:
@@ -288,9 +301,18 @@ def _gaussians(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[float,
     return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
 
 
+def _along(values: Tensor, axis: int) -> Tensor:
+    """Values (B, N, n) of the cells along an axis, to be broadcast with those along the axes before it."""
+    return values.reshape(*values.shape[:2], *[1] * axis, -1)
+
+
+def _reach(sigma: float) -> int:
+    """Cells beyond which no zone of a Gaussian of `sigma` cells goes."""
+    return math.ceil(3 * sigma)
+
+
 def kernel_cells(sigma: tuple[float, float, float]) -> int:
     """Cells of one particle's zone: those of a Gaussian of `sigma` (z, y, x) cells that reach KERNEL_CUT."""
-    reach = [int(np.ceil(3 * s)) for s in sigma]
-    grid = np.mgrid[tuple(slice(-r, r + 1) for r in reach)]
+    grid = np.mgrid[tuple(slice(-_reach(s), _reach(s) + 1) for s in sigma)]
     distance = sum((axis / s) ** 2 for axis, s in zip(grid, sigma, strict=True))
     return int((np.exp(-distance / 2) >= KERNEL_CUT).sum())

@@ -87,6 +87,20 @@ def test_zones_weigh_what_the_least_of_their_places_does() -> None:
     assert (zone_weights(torch.zeros(2, 0, 3), torch.zeros(2, 0), shape, sigma) == 1).all()
 
 
+def test_zones_are_where_a_gaussian_reaches_the_cut() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape, sigma = (6, 8, 9), (0.7, 1.3, 2.2)
+    places = torch.rand((2, 20, 3), generator=generator) * 14 - 3
+    weights = torch.rand((2, 20), generator=generator)
+    found = zone_weights(places, weights, shape, sigma)
+    cells = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), dim=-1)
+    offsets = (cells - places.flip(-1)[:, :, None, None, None]) / torch.tensor(sigma)
+    zones = torch.exp(-offsets.square().sum(-1) / 2) >= KERNEL_CUT
+    expected = torch.where(zones, weights[..., None, None, None], 1.0).amin(1, keepdim=True)
+    assert 0 < int((found < 1).sum()) < found.numel()
+    assert torch.equal(found, expected)
+
+
 def test_kernel_cells_are_those_a_lone_target_fills() -> None:
     sigma = (0.8, 1.0, 1.25)
     lone = gaussian_targets(torch.tensor([[[10.0, 10.0, 10.0]]]), (21, 21, 21), sigma)

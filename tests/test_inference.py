@@ -1,5 +1,6 @@
 """Tiles equal the whole; planted particles come back where they are."""
 
+import copy
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -67,6 +68,25 @@ def test_convolutions_as_a_gpu_takes_them_equal_those_of_a_cpu(length: int) -> N
         plane, across = fusion.layers[0], fusion.layers[3]
         for layer in (plane, across):
             torch.testing.assert_close(layer.flat(volume), nn.Conv3d.forward(layer, volume), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_convolutions_as_a_cpu_learns_them_equal_those_in_double_precision(length: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    network = trained_looking(DefaultNetwork())
+    layers = [fusion.layers[n] for fusion in network.fusion for n in (0, 3)]
+    for layer in (network.stem[0], *layers):
+        flat = isinstance(layer, nn.Conv2d)
+        shape = (2, 1, 24, 40) if flat else (2, 32, length, 12, 8)
+        order = torch.channels_last if flat else torch.channels_last_3d
+        x = torch.randn(shape, generator=generator).contiguous(memory_format=order).requires_grad_()
+        exact, exact_x = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
+        y, expected = layer(x), exact(exact_x)
+        upstream = torch.randn(y.shape, generator=generator)
+        gradients = torch.autograd.grad(y, [x, layer.weight], upstream)
+        of_exact = torch.autograd.grad(expected, [exact_x, exact.weight], upstream.double())
+        for found, wanted in zip((y, *gradients), (expected, *of_exact), strict=True):
+            torch.testing.assert_close(found, wanted.float(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])

@@ -57,6 +57,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+SPINS = "1000"
+"""How often a waiting thread of GNU's OpenMP, which torch uses, looks before it sleeps; some ten microseconds."""
+
+
 @app.callback()
 def _common(
     version: Annotated[
@@ -91,9 +95,10 @@ def _refuse_empty(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Run the command line; errors end with their message and exit code, never with a traceback."""
-    # OpenMP threads that spin while they wait make torch several times slower on cores that others use too;
-    # read when torch is loaded
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # read when torch is loaded. OpenMP threads that spin for milliseconds while they wait, as is usual, make torch
+        # several times slower on cores that others use too; without any spinning, a fifth slower on cores of its own
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPINS)}
     signal.signal(signal.SIGTERM, _terminate)
     # a terminal that is closed; as process 1 of a container nothing else would end cetpick. nohup has it ignored
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

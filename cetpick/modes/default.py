@@ -159,7 +159,7 @@ class DefaultRecipe:
         rate = self.settings.learning_rate
         own = rate * PRETRAINED_RATE if self.settings.start == "pretrained" else rate
         groups = [{"params": trunk, "lr": own}, {"params": head, "lr": rate}]
-        optimizer = AdamW(groups, weight_decay=1e-4, fused=self.device.type == "cuda" or None)
+        optimizer = AdamW(groups, weight_decay=1e-4, fused=True)
 
         def factor(step: int) -> float:
             return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional, grad
 
 from cetpick.networks import Neighbours, Output
 
@@ -28,6 +29,60 @@ def _pooled(x: Tensor) -> Tensor:
     return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
+def _learns_in_full(x: Tensor) -> bool:
+    """Whether a CPU is asked for gradients in float32; some of them take oneDNN several times as long as need be."""
+    return torch.is_grad_enabled() and not x.is_cuda and x.dtype == torch.float32
+
+
+def _every(x: Tensor, step: int) -> Tensor:
+    """Slices (B, C, H, W) as step^2 times as many of every step-th row and column, (B step^2, C, H/step, W/step)."""
+    b, c, h, w = x.shape
+    cells = x.permute(0, 2, 3, 1).reshape(b, h // step, step, w // step, step, c)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(-1, h // step, w // step, c).permute(0, 3, 1, 2)
+
+
+def _put_together(x: Tensor, step: int) -> Tensor:
+    """The inverse of _every."""
+    _, c, h, w = x.shape
+    cells = x.permute(0, 2, 3, 1).reshape(-1, step, step, h, w, c)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(-1, h * step, w * step, c).permute(0, 3, 1, 2)
+
+
+class _AcrossPlanes(torch.autograd.Function):
+    """A convolution of 3 x 1 of planes (B, C, D, N), padded along D, that learns its weights by matrix products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return functional.conv2d(x, weight, padding=(1, 0))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x = grad.conv2d_input(x.shape, weight, gradient, padding=(1, 0))  # type: ignore[no-untyped-call]
+        before, after = (of.permute(0, 2, 3, 1).flatten(1, 2) for of in (x, gradient))
+        n = x.shape[3]
+        pairs = (before[:, :-n], after[:, n:]), (before, after), (before[:, n:], after[:, :-n])
+        of_weight = torch.stack([(b.transpose(1, 2) @ a).sum(0) for a, b in pairs], dim=-1)
+        return of_x, of_weight[..., None]
+
+
+class _Stem(nn.Conv2d):
+    """A convolution of 7 x 7 of every second voxel of slices of one channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels, 7, stride=2, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _learns_in_full(x):
+            return super().forward(x)
+        # the same as one of 4 x 4 of cells of 2 x 2 voxels, whose weights' gradient takes a sixth of the time
+        padded = functional.pad(x, (4, 2, 4, 2)), functional.pad(self.weight, (1, 0, 1, 0))
+        halves = (functional.pixel_unshuffle(of, 2) for of in padded)
+        cells, weight = (of.contiguous(memory_format=torch.channels_last) for of in halves)
+        return functional.conv2d(cells, weight)
+
+
 class _InPlane(nn.Conv3d):
     """A convolution of 1 x 3 x 3."""
 
@@ -36,13 +91,16 @@ class _InPlane(nn.Conv3d):
         super().__init__(channels, channels, (1, 3, 3), padding=(0, *reach), dilation=(1, *reach), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.flat(x) if x.is_cuda else super().forward(x)
+        return self.flat(x) if x.is_cuda or _learns_in_full(x) else super().forward(x)
 
     def flat(self, x: Tensor) -> Tensor:
         """The same as a convolution of slices; in three dimensions a GPU takes ten times as long."""
         slices = x.transpose(1, 2).flatten(0, 1)  # a view, as all of a voxel's channels lie together
-        padding, dilation = self.padding[1:], self.dilation[1:]
-        y = functional.conv2d(slices, self.weight.squeeze(2), self.bias, padding=padding, dilation=dilation)
+        weight, (step, _) = self.weight.squeeze(2), self.dilation[1:]
+        if step > 1 and _learns_in_full(x):
+            y = _put_together(functional.conv2d(_every(slices, step), weight, padding=1), step)
+        else:
+            y = functional.conv2d(slices, weight, padding=step, dilation=step)
         return y.reshape(len(x), -1, *y.shape[1:]).transpose(1, 2)
 
 
@@ -55,7 +113,7 @@ class _Across(nn.Conv3d):
     def forward(self, x: Tensor, *, padding: int = 1) -> Tensor:
         # torch takes it for a convolution of one voxel, which oneDNN does not get in a single thread
         alone = x.dtype == torch.float32 and torch.get_num_threads() == 1
-        if x.is_cuda or alone:
+        if x.is_cuda or alone or _learns_in_full(x):
             return self.flat(x, padding=padding)
         return functional.conv3d(x, self.weight, self.bias, padding=(padding, 0, 0))
 
@@ -64,7 +122,11 @@ class _Across(nn.Conv3d):
 
         In three dimensions a GPU takes ten times as long (see _InPlane.flat), a single thread of a CPU five times.
         """
-        y = functional.conv2d(x.flatten(3), self.weight.squeeze(4), self.bias, padding=(padding, 0))
+        planes, weight = x.flatten(3), self.weight.squeeze(4)
+        if padding == 1 and _learns_in_full(x):
+            y: Tensor = _AcrossPlanes.apply(planes, weight)  # type: ignore[no-untyped-call]
+        else:
+            y = functional.conv2d(planes, weight, padding=(padding, 0))
         return y.reshape(*y.shape[:3], *x.shape[3:])
 
 
@@ -129,9 +191,7 @@ class DefaultNetwork(nn.Module):
 
     def __init__(self, *, classes: int = 1, width: int = 16, fused: int = 32, prior_logit: float = -4.6) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(_Stem(width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.encoder = nn.ModuleList([_block(width, width), _block(width, 2 * width), _block(2 * width, 4 * width)])
         self.up = nn.ModuleList(
             [nn.ConvTranspose2d(4 * width, 2 * width, 2, stride=2), nn.ConvTranspose2d(2 * width, width, 2, stride=2)]
