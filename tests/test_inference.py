@@ -61,13 +61,19 @@ def test_tiles_equal_the_whole_volume(network: nn.Module, both_ways: bool, monke
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_convolutions_as_a_gpu_takes_them_equal_those_of_a_cpu(length: int) -> None:
+@pytest.mark.parametrize("learning", [False, True], ids=["picking", "learning"])
+@pytest.mark.parametrize("network", [DefaultNetwork(), folded(DefaultNetwork().eval())], ids=["as trained", "folded"])
+def test_convolutions_as_a_gpu_takes_them_equal_those_of_a_cpu(
+    network: DefaultNetwork, learning: bool, length: int
+) -> None:
     generator = torch.Generator().manual_seed(2)
     volume = torch.randn((2, 32, length, 12, 10), generator=generator).contiguous(memory_format=torch.channels_last_3d)
-    for fusion in trained_looking(DefaultNetwork()).fusion:
-        plane, across = fusion.layers[0], fusion.layers[3]
-        for layer in (plane, across):
-            torch.testing.assert_close(layer.flat(volume), nn.Conv3d.forward(layer, volume), atol=1e-5, rtol=1e-5)
+    for fusion in trained_looking(network).fusion:
+        for layer in (fusion.layers[0], fusion.layers[3]):
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias)
+            with torch.set_grad_enabled(learning):
+                torch.testing.assert_close(layer.flat(volume), nn.Conv3d.forward(layer, volume), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])

@@ -31,7 +31,8 @@ def _pooled(x: Tensor) -> Tensor:
 
 def _learns_in_full(x: Tensor) -> bool:
     """Whether a CPU is asked for gradients in float32; some of them take oneDNN several times as long as need be."""
-    return torch.is_grad_enabled() and not x.is_cuda and x.dtype == torch.float32
+    plain = x.dtype == torch.float32 and not x.is_cuda and not torch.is_autocast_enabled("cpu")
+    return plain and torch.is_grad_enabled()
 
 
 def _every(x: Tensor, step: int) -> Tensor:
@@ -60,10 +61,11 @@ class _AcrossPlanes(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         of_x = grad.conv2d_input(x.shape, weight, gradient, padding=(1, 0))  # type: ignore[no-untyped-call]
-        before, after = (of.permute(0, 2, 3, 1).flatten(1, 2) for of in (x, gradient))
+        inputs, outputs = (of.permute(0, 2, 3, 1).flatten(1, 2) for of in (x, gradient))
         n = x.shape[3]
-        pairs = (before[:, :-n], after[:, n:]), (before, after), (before[:, n:], after[:, :-n])
-        of_weight = torch.stack([(b.transpose(1, 2) @ a).sum(0) for a, b in pairs], dim=-1)
+        # of the slice before, of the same, and of the slice after
+        pairs = (inputs[:, :-n], outputs[:, n:]), (inputs, outputs), (inputs[:, n:], outputs[:, :-n])
+        of_weight = torch.stack([(o.transpose(1, 2) @ i).sum(0) for i, o in pairs], dim=-1)
         return of_x, of_weight[..., None]
 
 
@@ -80,7 +82,7 @@ class _Stem(nn.Conv2d):
         padded = functional.pad(x, (4, 2, 4, 2)), functional.pad(self.weight, (1, 0, 1, 0))
         halves = (functional.pixel_unshuffle(of, 2) for of in padded)
         cells, weight = (of.contiguous(memory_format=torch.channels_last) for of in halves)
-        return functional.conv2d(cells, weight)
+        return functional.conv2d(cells, weight, self.bias)
 
 
 class _InPlane(nn.Conv3d):
@@ -98,9 +100,9 @@ class _InPlane(nn.Conv3d):
         slices = x.transpose(1, 2).flatten(0, 1)  # a view, as all of a voxel's channels lie together
         weight, (step, _) = self.weight.squeeze(2), self.dilation[1:]
         if step > 1 and _learns_in_full(x):
-            y = _put_together(functional.conv2d(_every(slices, step), weight, padding=1), step)
+            y = _put_together(functional.conv2d(_every(slices, step), weight, self.bias, padding=1), step)
         else:
-            y = functional.conv2d(slices, weight, padding=step, dilation=step)
+            y = functional.conv2d(slices, weight, self.bias, padding=step, dilation=step)
         return y.reshape(len(x), -1, *y.shape[1:]).transpose(1, 2)
 
 
@@ -123,10 +125,10 @@ class _Across(nn.Conv3d):
         In three dimensions a GPU takes ten times as long (see _InPlane.flat), a single thread of a CPU five times.
         """
         planes, weight = x.flatten(3), self.weight.squeeze(4)
-        if padding == 1 and _learns_in_full(x):
+        if padding == 1 and self.bias is None and _learns_in_full(x):
             y: Tensor = _AcrossPlanes.apply(planes, weight)  # type: ignore[no-untyped-call]
         else:
-            y = functional.conv2d(planes, weight, padding=(padding, 0))
+            y = functional.conv2d(planes, weight, self.bias, padding=(padding, 0))
         return y.reshape(*y.shape[:3], *x.shape[3:])
 
 
