@@ -98,7 +98,8 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         # read when torch is loaded. OpenMP threads that spin for milliseconds while they wait, as is usual, make torch
         # several times slower on cores that others use too; without any spinning, a fifth slower on cores of its own
-        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPINS)}
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     signal.signal(signal.SIGTERM, _terminate)
     # a terminal that is closed; as process 1 of a container nothing else would end cetpick. nohup has it ignored
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
