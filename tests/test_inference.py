@@ -95,6 +95,17 @@ def test_convolutions_as_a_cpu_learns_them_equal_those_in_double_precision(lengt
             torch.testing.assert_close(found, wanted.float(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("side", [96, 384, 640])
+def test_convolutions_of_default_mode_are_onednns(side: int) -> None:
+    # torch's own take ten times as long, and it takes them for small inputs: those of few slices, not of few voxels
+    network, device = folded(DefaultNetwork().eval()), torch.device("cpu")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as told:
+        heatmap(network, np.zeros((4, side, side), np.float32), device=device)
+    names = {event.key for event in told.key_averages()}
+    assert any("mkldnn" in name for name in names)
+    assert not [name for name in names if "slow_conv" in name]
+
+
 @pytest.mark.parametrize("network", [DefaultNetwork(), PaperNetwork()], ids=["default", "paper"])
 @pytest.mark.parametrize("lengths", [[1], [2], [1, 1, 1], [3, 1, 5], [9]], ids=str)
 def test_slices_in_chunks_equal_the_whole(network: nn.Module, lengths: list[int]) -> None:

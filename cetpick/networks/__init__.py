@@ -25,26 +25,55 @@ class Output(NamedTuple):
     features: Tensor | None
 
 
+class Room:
+    """Memory for a few slices that is taken once; the C library gives so large a block back at once and clears anew."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def like(self, slices: Tensor, number: int) -> Tensor:
+        """So many slices (B, C, number, H, W), in the order of memory of those given; what was in the room is gone."""
+        batch, channels, _, height, width = slices.shape
+        size = batch * channels * number * height * width
+        if self._memory is None or len(self._memory) < size:
+            self._memory = slices.new_empty(size)
+        if slices.is_contiguous(memory_format=torch.channels_last_3d):
+            return self._memory[:size].view(batch, number, height, width, channels).permute(0, 4, 1, 2, 3)
+        return self._memory[:size].view(batch, channels, number, height, width)
+
+
 class Neighbours:
     """What a convolution over three slices needs of a volume that comes in chunks of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self._held: Tensor | None = None
 
-    def push(self, chunk: Tensor | None, *, last: bool) -> Tensor | None:
+    def push(self, chunk: Tensor | None, *, last: bool, rectified: bool = False) -> Tensor | None:
         """The slices whose neighbours are known by now, with a slice more on either side; None when there are none.
+
+        They lie in the room.
 
         Args:
             chunk: slices (B, C, D, H, W), None when no more have come.
             last: no more will come. Beyond the volume are zeros.
+            rectified: the chunk's negative values are taken as zeros.
         """
         like = self._held if chunk is None else chunk
         if like is None:
             return None
-        beyond = torch.zeros_like(like[:, :, :1])
-        parts = [beyond if self._held is None else self._held, *([] if chunk is None else [chunk])]
-        window = torch.cat([*parts, beyond] if last else parts, dim=2)
-        self._held = window[:, :, -2:].clone()  # lest all of it stay in memory
+        before, new = 1 if self._held is None else 2, 0 if chunk is None else chunk.shape[2]
+        window = self._room.like(like, before + new + last)
+        if self._held is None:
+            window[:, :, 0].zero_()
+        else:
+            window[:, :, :2].copy_(self._held)
+        if chunk is not None:
+            place = window[:, :, before : before + new]
+            _ = torch.clamp_min(chunk, 0, out=place) if rectified else place.copy_(chunk)
+        if last:
+            window[:, :, -1].zero_()
+        self._held = window[:, :, -2:].clone()
         return window if window.shape[2] > 2 else None
 
 

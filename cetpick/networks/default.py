@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional, grad
 
-from cetpick.networks import Neighbours, Output
+from cetpick.networks import Neighbours, Output, Room
 
 
 def _block(inputs: int, outputs: int, convolutions: int = 2) -> nn.Sequential:
@@ -29,10 +29,14 @@ def _pooled(x: Tensor) -> Tensor:
     return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
+def _in_full(x: Tensor) -> bool:
+    """Whether a CPU computes in float32; some convolutions take it several times as long as need be."""
+    return x.dtype == torch.float32 and not x.is_cuda and not torch.is_autocast_enabled("cpu")
+
+
 def _learns_in_full(x: Tensor) -> bool:
-    """Whether a CPU is asked for gradients in float32; some of them take oneDNN several times as long as need be."""
-    plain = x.dtype == torch.float32 and not x.is_cuda and not torch.is_autocast_enabled("cpu")
-    return plain and torch.is_grad_enabled()
+    """Whether it is asked for gradients besides; some of them take oneDNN long, too."""
+    return _in_full(x) and torch.is_grad_enabled()
 
 
 def _every(x: Tensor, step: int) -> Tensor:
@@ -93,10 +97,14 @@ class _InPlane(nn.Conv3d):
         super().__init__(channels, channels, (1, 3, 3), padding=(0, *reach), dilation=(1, *reach), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.flat(x) if x.is_cuda or _learns_in_full(x) else super().forward(x)
+        return self.flat(x) if x.is_cuda or _in_full(x) else super().forward(x)
 
     def flat(self, x: Tensor) -> Tensor:
-        """The same as a convolution of slices; in three dimensions a GPU takes ten times as long."""
+        """The same as a convolution of slices.
+
+        In three dimensions a GPU takes ten times as long, and so does a CPU in float32 with a few large slices, as torch
+        does not hand those to oneDNN.
+        """
         slices = x.transpose(1, 2).flatten(0, 1)  # a view, as all of a voxel's channels lie together
         weight, (step, _) = self.weight.squeeze(2), self.dilation[1:]
         if step > 1 and _learns_in_full(x):
@@ -113,16 +121,14 @@ class _Across(nn.Conv3d):
         super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
 
     def forward(self, x: Tensor, *, padding: int = 1) -> Tensor:
-        # torch takes it for a convolution of one voxel, which oneDNN does not get in a single thread
-        alone = x.dtype == torch.float32 and torch.get_num_threads() == 1
-        if x.is_cuda or alone or _learns_in_full(x):
+        if x.is_cuda or _in_full(x):
             return self.flat(x, padding=padding)
         return functional.conv3d(x, self.weight, self.bias, padding=(padding, 0, 0))
 
     def flat(self, x: Tensor, *, padding: int = 1) -> Tensor:
         """The same as a convolution of planes whose second axis is all places of a slice.
 
-        In three dimensions a GPU takes ten times as long (see _InPlane.flat), a single thread of a CPU five times.
+        In three dimensions it takes as much longer as in the plane, see _InPlane.flat.
         """
         planes, weight = x.flatten(3), self.weight.squeeze(4)
         if padding == 1 and self.bias is None and _learns_in_full(x):
@@ -152,22 +158,43 @@ class _Fusion(nn.Module):
         # in place: a new array for each of the two steps took a third of the time of inference on a CPU
         return functional.relu(self.layers(x).add_(x), inplace=True)
 
-    def step(self, x: Tensor | None, seen: tuple[Neighbours, Neighbours], *, last: bool) -> Tensor | None:
+    def step(self, x: Tensor | None, seen: _Seen, *, last: bool) -> Tensor | None:
         """`forward` of the next slices of a volume, as far as their neighbours are known.
 
         Args:
             x: None when no more slices have come.
-            seen: of the slices before, and of what they have become in the plane.
+            seen: of the slices before.
             last: no more slices will come.
         """
         across = self.layers[3]
         assert isinstance(across, _Across)
-        window = seen[1].push(None if x is None else self.layers[:3](x), last=last)
-        x = seen[0].push(x, last=last)
-        if x is None or window is None:
+        window = seen.in_plane.push(None if x is None else self.layers[:2](x), last=last, rectified=True)
+        waiting = seen.waiting
+        if x is not None:
+            seen.waiting = x[:, :, -1:].clone()  # lest all of it stay in memory
+        if window is None:
             return None
         y: Tensor = self.layers[4:](across(window, padding=0))
-        return functional.relu(y.add_(x[:, :, 1:-1]), inplace=True)
+        # y is of the slice that was waiting and of all but the last of these
+        waited = 0 if waiting is None else 1
+        if waiting is not None:
+            y[:, :, :1].add_(waiting)
+        if x is not None:
+            y[:, :, waited:].add_(x[:, :, : y.shape[2] - waited])
+        return functional.relu(y, inplace=True)
+
+
+class _Seen:
+    """What a fusion keeps of a volume that comes in chunks.
+
+    Attributes:
+        in_plane: what the slices have become in the plane.
+        waiting: the last slice, until the next one is known.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.in_plane = Neighbours(room)
+        self.waiting: Tensor | None = None
 
 
 class DefaultNetwork(nn.Module):
@@ -220,7 +247,8 @@ class DefaultNetwork(nn.Module):
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Heatmap logits of a volume that comes in chunks (B, 1, D, H, W) of slices, in other chunks."""
-        seen = [(Neighbours(), Neighbours()) for _ in self.fusion]
+        room = Room()  # for one after the other
+        seen = [_Seen(room) for _ in self.fusion]
         for chunk in itertools.chain(chunks, [None]):
             y = None if chunk is None else self._slices(chunk)
             for fusion, of in zip(self.fusion, seen, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cetpick.errors import InputError
-from cetpick.networks import Neighbours, Output, across
+from cetpick.networks import Neighbours, Output, Room, across
 
 FEATURE_EPS = 1e-6
 """Shortest feature vector that is scaled to length 1. Where every ReLU of the fusion is off, a new network's vector is
@@ -102,7 +102,7 @@ class PaperNetwork(nn.Module):
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Heatmap logits of a volume that comes in chunks (B, 1, D, H, W) of slices, in other chunks."""
-        seen = Neighbours()
+        seen = Neighbours(Room())
         for chunk in itertools.chain(chunks, [None]):
             window = seen.push(None if chunk is None else self._slices(chunk), last=chunk is None)
             if window is not None:
