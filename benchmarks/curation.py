@@ -33,6 +33,8 @@ from cetpick.metrics import match
 
 ARMS = ("base", "corrected", "suggested", "random")
 """Labels alone; and with corrections: of errors, of suggested places, and as many more labels of random particles."""
+STYLES = ("exact", "contrasted")
+"""Labels, and the further ones of `random`, are of all particles, or of the third that a person sees best."""
 CORRECTIONS = 20
 TRAIN_PICKS = "train_picks"
 """Folder of what the first round picks in the training tomogram."""
@@ -49,12 +51,14 @@ class Run:
     seed: int
     corrections: int
     steps: int | None = None
+    style: str = "exact"
 
     @property
     def key(self) -> str:
         steps = f"{self.steps}steps" if self.steps else None
+        style = None if self.style == "exact" else self.style
         corrections = None if self.arm == "base" else f"{self.corrections}corrections"
-        parts = (self.set, self.labels, self.arm, corrections, steps, f"seed{self.seed}")
+        parts = (self.set, self.labels, style, self.arm, corrections, steps, f"seed{self.seed}")
         return "__".join(part for part in parts if part)
 
 
@@ -113,7 +117,8 @@ def corrections(run: Run, dataset: DataSet, base: Path, work: Path, labels: Poin
     # not the stream that the labels were drawn from
     rng = np.random.default_rng([run.seed, ARMS.index(run.arm)])
     if run.arm == "random":
-        others = truth[~within(truth, labels, 0.5)]
+        pool = accuracy.most_contrasted(dataset, truth) if run.style == "contrasted" else truth
+        others = pool[~within(pool, labels, 0.5)]
         return drawn(Known(labels=others, rejected=np.empty((0, 3))), run.corrections, rng)
     if run.arm == "corrected":
         picks = pd.read_csv(base / TRAIN_PICKS / "train.csv")[["x", "y", "z"]]
@@ -134,7 +139,7 @@ def run_one(run: Run, dataset: DataSet, out: Path, *, threads: int | None, devic
     work = out / "details" / run.key
     base = out / "details" / dataclasses.replace(run, arm="base").key
     work.mkdir(parents=True, exist_ok=True)
-    labels = accuracy.draw_labels(dataset, run.labels, "exact", run.seed).given
+    labels = accuracy.draw_labels(dataset, run.labels, run.style, run.seed).given
     said = Known(labels=np.empty((0, 3)), rejected=np.empty((0, 3)))
     if run.arm != "base":
         said = corrections(run, dataset, base, work, labels)
@@ -181,19 +186,22 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
     The last column is the gain in average precision over `base` with the same seed.
     """
-    base = {
-        (r["set"], r["labels"], r["steps"], r["seed"]): r["figures"]["average_precision"]
-        for r in results
-        if r["arm"] == "base"
-    }
+
+    def draw(result: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(result[name] for name in ("set", "labels", "style", "steps", "seed"))
+
+    base = {draw(r): r["figures"]["average_precision"] for r in results if r["arm"] == "base"}
 
     def case(result: Mapping[str, Any]) -> tuple[str, ...]:
         number = "" if result["arm"] == "base" else result["corrections"]
         order = ARMS.index(result["arm"])
-        return tuple(str(v) for v in (result["set"], result["labels"], result["steps"] or "", order, number))
+        first = (result[name] for name in ("set", "labels", "style"))
+        return tuple(str(v) for v in (*first, result["steps"] or "", order, number))
 
     headings = [accuracy.COLUMNS[name][0] for name in FIGURES]
-    lines = [["set", "labels", "steps", "arm", "corrections", "added", "rejected", "seeds", *headings, "AP gained"]]
+    lines = [
+        ["set", "labels", "style", "steps", "arm", "corrections", "added", "rejected", "seeds", *headings, "AP gained"]
+    ]
     lines.append(["---"] * len(lines[0]))
     for of_case, group in itertools.groupby(sorted(results, key=case), key=case):
         runs = sorted(group, key=lambda result: result["seed"])
@@ -201,16 +209,12 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             accuracy.mean_and_spread([run["figures"][name] for run in runs], accuracy.COLUMNS[name][2])
             for name in FIGURES
         ]
-        gains = [
-            run["figures"]["average_precision"] - base[key]
-            for run in runs
-            if (key := (run["set"], run["labels"], run["steps"], run["seed"])) in base
-        ]
-        name, labels, steps, _, number = of_case
+        gains = [run["figures"]["average_precision"] - base[draw(run)] for run in runs if draw(run) in base]
+        name, labels, style, steps, _, number = of_case
         said = [accuracy.mean_and_spread([float(run[what]) for run in runs], 0) for what in ("added", "rejected")]
         seeds = ", ".join(str(run["seed"]) for run in runs)
         gain = "" if runs[0]["arm"] == "base" else accuracy.mean_and_spread(gains, 3)
-        lines.append([name, labels, steps, runs[0]["arm"], number, *said, seeds, *cells, gain])
+        lines.append([name, labels, style, steps, runs[0]["arm"], number, *said, seeds, *cells, gain])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -226,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--arms", nargs="+", default=ARMS[1:], choices=ARMS, help="`base` comes before them in any case")
     run.add_argument("--corrections", type=int, default=CORRECTIONS, metavar="N")
     run.add_argument("--steps", type=int, help="of trainings, to try things out; a case of its own")
+    run.add_argument("--style", default="exact", choices=STYLES, help="of the labels")
     accuracy.running_options(run)
     show = commands.add_parser("table", help="print the table of all runs in the folder")
     show.add_argument("out", type=Path)
@@ -249,8 +254,9 @@ def do_arms(dataset: DataSet, labels: str, seed: int, options: argparse.Namespac
     failed = 0
     for arm in dict.fromkeys(["base", *options.arms]):
         run = Run(
-            set=dataset.name, labels=labels, arm=arm, seed=seed, corrections=options.corrections, steps=options.steps
-        )
+            set=dataset.name, labels=labels, arm=arm, seed=seed, corrections=options.corrections, steps=options.steps,
+            style=options.style,
+        )  # fmt: skip
         if (options.out / "runs" / f"{run.key}.json").exists():
             print(f"{run.key}: there already", flush=True)
             continue

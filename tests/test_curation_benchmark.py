@@ -120,4 +120,17 @@ def test_rounds_are_run_once_and_the_second_begins_with_the_first(
     assert results["random"]["figures"]["average_precision"] > results["base"]["figures"]["average_precision"]
     monkeypatch.setattr(sys, "argv", ["curation.py", "table", str(tmp_path / "out")])
     curation.main()
-    assert "| balls | n03 |  | suggested | 5 | 1 | 1 | 0 |" in capsys.readouterr().out
+    assert "| balls | n03 | exact |  | suggested | 5 | 1 | 1 | 0 |" in capsys.readouterr().out
+
+
+def test_contrasted_labels_are_followed_by_contrasted_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = np.arange(30.0)[:, None] * [1, 0, 0]
+    write_table(tmp_path / "train_truth.csv", pd.DataFrame(truth, columns=["x", "y", "z"]))
+    write_mrc(tmp_path / "train.mrc", np.zeros((4, 4, 40), np.float32), voxel_size=10.0)
+    monkeypatch.setattr(accuracy, "most_contrasted", lambda dataset, truth: truth[:10])
+    (tmp_path / "dataset.json").write_text(json.dumps({"diameter": 80}))
+    dataset = accuracy.open_set(tmp_path.name, tmp_path.parent, tmp_path / "out", {})
+    run = Run(set="s", labels="n03", arm="random", seed=0, corrections=20, style="contrasted")
+    said = curation.corrections(run, dataset, tmp_path, tmp_path, truth[:3])
+    assert xs(said.labels) == [3, 4, 5, 6, 7, 8, 9]
+    assert run.key == "s__n03__contrasted__random__20corrections__seed0"
