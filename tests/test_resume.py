@@ -16,10 +16,11 @@ from cetpick.config import TrainSettings
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.interrupts import held_signals
 from cetpick.io.coordinates import read_coordinates
+from cetpick.io.lock import alone_in
 from cetpick.io.tomograms import read_tomogram
 from cetpick.resume import Checkpoint
 from cetpick.training import TrainedModel, train
-from tests.conftest import TinySet
+from tests.conftest import Run, TinySet
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"steps": 15, "crops": 4, "crop": (6, 32, 32), "count_hint": 12}
@@ -177,6 +178,20 @@ def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp
     assert not saved.exists()
     assert again(output=tmp_path / "undisturbed.safetensors").returncode == 0
     assert model.read_bytes() == (tmp_path / "undisturbed.safetensors").read_bytes()
+
+
+def test_two_trainings_of_one_model_at_once_are_refused(tiny: TinySet, tmp_path: Path, cetpick: Run) -> None:
+    model = tmp_path / "m.safetensors"
+    for left in ("m.checkpoint", "other.safetensors"):
+        (tmp_path / left).write_text("another's")
+    with alone_in(tmp_path, model.name):
+        code, _, err = cetpick(
+            "train", tiny.path("one"), "--labels", tiny.labels, "-d", 160, "-o", model, "--overwrite"
+        )
+        assert code == 2
+        assert "another cetpick is at work in this folder" in err
+        assert (tmp_path / "m.checkpoint").read_text() == "another's"
+    assert {path.name for path in tmp_path.iterdir()} == {"m.checkpoint", "other.safetensors"}
 
 
 @pytest.mark.parametrize(("ended", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)])

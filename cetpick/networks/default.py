@@ -102,8 +102,8 @@ class _InPlane(nn.Conv3d):
     def flat(self, x: Tensor) -> Tensor:
         """The same as a convolution of slices.
 
-        In three dimensions a GPU takes ten times as long, and so does a CPU in float32 with a few large slices, as torch
-        does not hand those to oneDNN.
+        In three dimensions a GPU takes ten times as long, and so does a CPU in float32 with a few large slices, which
+        torch does not hand to oneDNN.
         """
         slices = x.transpose(1, 2).flatten(0, 1)  # a view, as all of a voxel's channels lie together
         weight, (step, _) = self.weight.squeeze(2), self.dilation[1:]

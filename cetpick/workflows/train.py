@@ -21,6 +21,7 @@ from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
 from cetpick.errors import CetpickWarning, InputError, TrainingError
 from cetpick.interrupts import held_signals
+from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
 from cetpick.io.tomograms import read_tomogram
 from cetpick.optimisation import Progress
@@ -109,7 +110,7 @@ def run_train(
         say: told in a line of each file that is not named after its tomogram.
 
     Raises:
-        InputError: unusable input; nothing was written.
+        InputError: unusable input, or another process trains this model; nothing was written.
         TrainingError: the training failed; nothing was written.
     """
     options = options or InputOptions()
@@ -132,10 +133,11 @@ def run_train(
                     rejected=refused, done_before=True,
                 )  # fmt: skip
             refuse_earlier(output.parent, names)
-        trained = train_and_save(
-            labelled, settings, output, record, options=options, device=device, threads=threads, resume=resume,
-            overwrite=overwrite, report=report, progress=progress,
-        )  # fmt: skip
+        with alone_in(output.parent, output.name):
+            trained = train_and_save(
+                labelled, settings, output, record, options=options, device=device, threads=threads, resume=resume,
+                overwrite=overwrite, report=report, progress=progress,
+            )  # fmt: skip
     page = report_beside(output)
     return TrainSummary(
         model=output, record=record_beside(output), report=page if page.exists() else None, settings=trained.settings,
