@@ -447,6 +447,16 @@ class TestInfo:
         assert f"{junk}: is no file that cetpick knows" in err
         assert "none.mrc: no such file" in err
 
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_text_of_powershell(self, cetpick: Run, tmp_path: Path, encoding: str) -> None:
+        table = tmp_path / "labels.csv"
+        table.write_text("\ufeffx,y,z\n1,2,3\n", encoding=encoding)
+        for arguments in (("info", table), ("convert", table, tmp_path / "out.mod", "--tomogram", VOLUME)):
+            code, _, err = cetpick(*arguments)
+            assert code == 2
+            assert "found: text in UTF-16" in err
+            assert "cure: iconv" in err
+
     def test_unusable(self, cetpick: Run, tmp_path: Path) -> None:
         whole, model = (
             VOLUME.read_bytes(),

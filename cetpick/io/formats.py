@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -36,15 +37,19 @@ def recognise(path: str | PathLike[str]) -> Handler:
         return handler
     if not head:
         raise InputError("the file is empty", file=path, cure="was the program that wrote it interrupted?")
-    volume = head[208:211] == b"MAP"
+    if head[208:211] == b"MAP":
+        found, cure = "an MRC volume", "are tomogram and labels the right way round?"
+    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        found, cure = "text in UTF-16, as PowerShell's > writes it", "iconv -f UTF-16 -t UTF-8 makes it UTF-8"
+    else:
+        found = f"it begins with {head[:16]!r}"
+        cure = "a table has three columns of numbers, or columns that are named x, y and z"
     raise InputError(
         "is no coordinate file that cetpick knows",
         file=path,
         expected=", ".join(dict.fromkeys(handler.description for handler in HANDLERS)),
-        found="an MRC volume" if volume else f"it begins with {head[:16]!r}",
-        cure="are tomogram and labels the right way round?"
-        if volume
-        else "a table has three columns of numbers, or columns that are named x, y and z",
+        found=found,
+        cure=cure,
     )
 
 

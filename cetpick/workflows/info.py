@@ -274,4 +274,5 @@ def _describe_volume(path: Path, unknown: InputError) -> Description:
             )
         ),
         found=unknown.found if path.stat().st_size else "an empty file",
+        cure=unknown.cure,
     ) from None
