@@ -28,7 +28,8 @@ class Output(NamedTuple):
 class Room:
     """Memory for a few slices that is taken once.
 
-    The C library gives so large a block back at once, and gets each new one cleared: a third of the time of inference.
+    The C library gives a block of over 32 MiB back at once, and gets each new one cleared: with large slices that took
+    a third of the time of inference.
     """
 
     def __init__(self) -> None:
