@@ -95,6 +95,20 @@ def test_convolutions_as_a_cpu_learns_them_equal_those_in_double_precision(lengt
             torch.testing.assert_close(found, wanted.float(), atol=1e-4, rtol=1e-4)
 
 
+def test_the_network_as_a_cpu_learns_it_equals_that_in_double_precision() -> None:
+    network = trained_looking(DefaultNetwork())
+    exact = copy.deepcopy(network).double()
+    crops = torch.randn((2, 1, 5, 48, 32), generator=torch.Generator().manual_seed(2))
+    y, expected = network(crops).heatmap, exact(crops.double()).heatmap
+    torch.testing.assert_close(y, expected.float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(network.features(crops), exact.features(crops.double()).float(), atol=1e-4, rtol=1e-4)
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(3))
+    found = torch.autograd.grad(y, list(network.parameters()), upstream)
+    wanted = torch.autograd.grad(expected, list(exact.parameters()), upstream.double())
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other.float(), atol=1e-3 * other.abs().max().item(), rtol=1e-3)
+
+
 @pytest.mark.parametrize("side", [96, 384, 640])
 def test_convolutions_of_default_mode_are_onednns(side: int) -> None:
     # torch's own take ten times as long, and it takes them for small inputs: those of few slices, not of few voxels

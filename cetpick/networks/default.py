@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional, grad
+from torch.nn import functional
 
 from cetpick.networks import Neighbours, Output, Room
 
@@ -40,17 +40,25 @@ def _learns_in_full(x: Tensor) -> bool:
 
 
 def _every(x: Tensor, step: int) -> Tensor:
-    """Slices (B, C, H, W) as step^2 times as many of every step-th row and column, (B step^2, C, H/step, W/step)."""
-    b, c, h, w = x.shape
-    cells = x.permute(0, 2, 3, 1).reshape(b, h // step, step, w // step, step, c)
-    return cells.permute(0, 2, 4, 1, 3, 5).reshape(-1, h // step, w // step, c).permute(0, 3, 1, 2)
+    """The voxels of each slice in another order: step^2 pieces of every step-th row and column, one below the other.
+
+    Args:
+        x: volumes (B, C, D, H, W).
+        step: divides H and W.
+
+    Returns:
+        (B, C, D, H step, W / step), all of a voxel's channels together in memory.
+    """
+    b, c, d, h, w = x.shape
+    pieces = x.movedim(1, -1).reshape(b, d, h // step, step, w // step, step, c).permute(0, 1, 3, 5, 2, 4, 6)
+    return pieces.reshape(b, d, h * step, w // step, c).movedim(-1, 1)
 
 
 def _put_together(x: Tensor, step: int) -> Tensor:
     """The inverse of _every."""
-    _, c, h, w = x.shape
-    cells = x.permute(0, 2, 3, 1).reshape(-1, step, step, h, w, c)
-    return cells.permute(0, 3, 1, 4, 2, 5).reshape(-1, h * step, w * step, c).permute(0, 3, 1, 2)
+    b, c, d, h, w = x.shape
+    pieces = x.movedim(1, -1).reshape(b, d, step, step, h // step**2, w, c).permute(0, 1, 4, 2, 5, 3, 6)
+    return pieces.reshape(b, d, h // step, w * step, c).movedim(-1, 1)
 
 
 class _AcrossPlanes(torch.autograd.Function):
@@ -64,7 +72,7 @@ class _AcrossPlanes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        of_x = grad.conv2d_input(x.shape, weight, gradient, padding=(1, 0))  # type: ignore[no-untyped-call]
+        of_x = functional.conv2d(gradient, weight.transpose(0, 1).flip(2), padding=(1, 0))
         inputs, outputs = (of.permute(0, 2, 3, 1).flatten(1, 2) for of in (x, gradient))
         n = x.shape[3]
         # of the slice before, of the same, and of the slice after
@@ -96,22 +104,21 @@ class _InPlane(nn.Conv3d):
         reach = (dilation, dilation)
         super().__init__(channels, channels, (1, 3, 3), padding=(0, *reach), dilation=(1, *reach), bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.flat(x) if x.is_cuda or _in_full(x) else super().forward(x)
+    def forward(self, x: Tensor, *, step: int = 1) -> Tensor:
+        """Of volumes (B, C, D, H, W) in the order of _every, where the step is 1 or the dilation."""
+        return self.flat(x, step=step) if x.is_cuda or step > 1 or _in_full(x) else super().forward(x)
 
-    def flat(self, x: Tensor) -> Tensor:
+    def flat(self, x: Tensor, *, step: int = 1) -> Tensor:
         """The same as a convolution of slices.
 
         In three dimensions a GPU takes ten times as long, and so does a CPU in float32 with a few large slices, which
         torch does not hand to oneDNN.
         """
-        slices = x.transpose(1, 2).flatten(0, 1)  # a view, as all of a voxel's channels lie together
-        weight, (step, _) = self.weight.squeeze(2), self.dilation[1:]
-        if step > 1 and _learns_in_full(x):
-            y = _put_together(functional.conv2d(_every(slices, step), weight, self.bias, padding=1), step)
-        else:
-            y = functional.conv2d(slices, weight, self.bias, padding=step, dilation=step)
-        return y.reshape(len(x), -1, *y.shape[1:]).transpose(1, 2)
+        # views, as all of a voxel's channels lie together
+        pieces = torch.unflatten(x.transpose(1, 2), 3, (step**2, -1)).movedim(3, 2).flatten(0, 2)
+        reach = self.dilation[1] // step
+        y = functional.conv2d(pieces, self.weight.squeeze(2), self.bias, padding=reach, dilation=reach)
+        return torch.unflatten(y, 0, (len(x), -1, step**2)).movedim(3, 1).flatten(3, 4)
 
 
 class _Across(nn.Conv3d):
@@ -146,6 +153,7 @@ class _Fusion(nn.Module):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
+        self.dilation = dilation
         self.layers = nn.Sequential(
             _InPlane(channels, dilation),
             nn.BatchNorm3d(channels),
@@ -154,9 +162,11 @@ class _Fusion(nn.Module):
             nn.BatchNorm3d(channels),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, step: int = 1) -> Tensor:
+        """Of volumes in the order of _every, where the step is 1 or the dilation."""
+        y: Tensor = self.layers[1:](self.layers[0](x, step=step))
         # in place: a new array for each of the two steps took a third of the time of inference on a CPU
-        return functional.relu(self.layers(x).add_(x), inplace=True)
+        return functional.relu(y.add_(x), inplace=True)
 
     def step(self, x: Tensor | None, seen: _Seen, *, last: bool) -> Tensor | None:
         """`forward` of the next slices of a volume, as far as their neighbours are known.
@@ -238,12 +248,12 @@ class DefaultNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the heatmap is made of, (B, fused, D, H/2, W/2), of crops (B, 1, D, H, W); H and W multiples of 8."""
-        fused: Tensor = self.fusion(self._slices(x))
-        return fused
+        return _put_together(*self._fused(x))
 
     def forward(self, x: Tensor) -> Output:
         """Heatmap logits (B, C, D, H/2, W/2) of crops (B, 1, D, H, W)."""
-        return Output(heatmap=self._logits(self.features(x)), features=None)
+        fused, step = self._fused(x)
+        return Output(heatmap=_put_together(self._logits(fused), step), features=None)
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Heatmap logits of a volume that comes in chunks (B, 1, D, H, W) of slices, in other chunks."""
@@ -269,6 +279,19 @@ class DefaultNetwork(nn.Module):
             y = block(torch.cat([up(y), skips.pop()], dim=1))
         volume: Tensor = y.reshape(b, d, *y.shape[1:]).transpose(1, 2)
         return volume.contiguous(memory_format=torch.channels_last_3d)
+
+    def _fused(self, x: Tensor) -> tuple[Tensor, int]:
+        """Features in the order of _every, and its step.
+
+        oneDNN takes half as long again to learn a convolution of every second voxel as one of neighbours.
+        """
+        y, step = self._slices(x), 1
+        for fusion in self.fusion:
+            assert isinstance(fusion, _Fusion)
+            if step != fusion.dilation and _learns_in_full(y):
+                y, step = _every(_put_together(y, step), fusion.dilation), fusion.dilation
+            y = fusion(y, step=step)
+        return y, step
 
     def _logits(self, fused: Tensor) -> Tensor:
         # float32 under autocast too: logits rounded to bfloat16 would make plateaus of what should be peaks
