@@ -6,6 +6,8 @@ Queue, memory, GPUs and time of jobs are settings of dask-jobqueue, in its own f
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import shutil
 import threading
 import time
@@ -35,6 +37,8 @@ TELL = 60.0
 """Seconds between two messages that there is no worker."""
 ALONE = ("--nthreads", "1", "--memory-limit", "0")
 """Of a worker: one item at a time, and not killed for the files that it maps into memory: the queue guards memory."""
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Variables that say how threads wait; the command line sets them, and most queues keep them from their jobs."""
 
 _one_at_a_time = threading.Lock()
 
@@ -164,14 +168,19 @@ class Cluster:
                 yield client, _nothing  # Dask starts lost ones anew itself
         else:
             jobs = min(self.number or MOST_JOBS, most)
-            options = [*self._setting("worker-extra-args"), *ALONE]
-            with (
-                self._class()(processes=self._processes, worker_extra_args=options) as cluster,
-                Client(cluster) as client,
-            ):
+            with self.queue() as cluster, Client(cluster) as client:
                 # what is asked for again is there, but for the jobs of workers that were lost
                 cluster.scale(jobs=jobs)
                 yield client, lambda: cluster.scale(jobs=jobs)
+
+    def queue(self) -> Any:
+        """The cluster of jobs, of dask-jobqueue; none is submitted yet."""
+        waiting = [f"export {name}={shlex.quote(os.environ[name])}" for name in WAITING if name in os.environ]
+        return self._class()(
+            processes=self._processes,
+            worker_extra_args=[*self._setting("worker-extra-args"), *ALONE],
+            job_script_prologue=[*waiting, *self._setting("job-script-prologue")],  # the user's come last
+        )
 
     def _client(self) -> Any:
         """A client of the scheduler that is running."""

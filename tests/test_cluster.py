@@ -297,3 +297,17 @@ def test_what_a_cluster_needs_is_said_before_anything_is_done(
     code, _, err = pick("out", "--cluster", "local:2")
     assert (code, "pip install 'cetpick[cluster]'" in err) == (2, True)
     assert not Path("out").exists()
+
+
+def test_threads_of_a_queues_jobs_wait_as_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    dask, _ = (pytest.importorskip(name, reason="of the extra `cluster`") for name in ("dask", "dask_jobqueue"))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    settings = {"cores": 1, "memory": "1GB", "job-script-prologue": ["module load cuda"]}
+    of_pbs = {f"jobqueue.pbs.{name}": value for name, value in settings.items()}
+    # most queues keep the environment from their jobs
+    with dask.config.set(of_pbs), Cluster(kind="pbs").queue() as jobs:
+        script = jobs.job_script()
+    assert "export OMP_WAIT_POLICY=PASSIVE\nmodule load cuda\n" in script
+    assert "--nthreads 1 --memory-limit 0" in script
+    assert "GOMP_SPINCOUNT" not in script
