@@ -1,6 +1,6 @@
 """Are gold and edges of carbon found, and nothing else?
 
-python benchmarks/contamination.py gold DATA/SET --diameter 250
+python benchmarks/contamination.py gold DATA/SET --diameter 250 --ramp 2
 python benchmarks/contamination.py carbon --seeds 3
 
 `gold` reads tomograms with *_truth.csv and *_gold.csv beside them; `carbon` simulates scenes with the edge of a carbon
@@ -26,7 +26,7 @@ from cetpick.contamination import coarse, darkness, find, least_of_carbon, least
 from cetpick.geometry import Points
 from cetpick.io.tomograms import read_info, read_tomogram
 from cetpick.preprocess import valid_voxels
-from cetpick.voxels import Mask
+from cetpick.voxels import Mask, centre_and_spread
 
 LABELS = (5, 20, 10_000)
 """True places that are drawn as labels, or all there are."""
@@ -78,13 +78,15 @@ def places(file: Path) -> Points:
     return pd.read_csv(file)[["x", "y", "z"]].to_numpy(float)
 
 
-def of_set(folder: Path, diameter: float) -> Iterator[dict[str, object]]:
+def of_set(folder: Path, diameter: float, ramp: float) -> Iterator[dict[str, object]]:
     for file in sorted(folder.glob("*_gold.csv")):
         path = file.with_name(file.name.replace("_gold.csv", ".mrc"))
         tomogram = read_tomogram(read_info(path))
         present, size = valid_voxels(tomogram)[0], tomogram.info.grid.voxel_size
         truth = places(path.with_name(f"{path.stem}_truth.csv"))
-        for row in judged(tomogram.data, present, size, diameter, truth, places(file)):
+        data = tomogram.data.astype(np.float32)
+        data += np.linspace(-ramp, ramp, data.shape[2], dtype=np.float32) * centre_and_spread(data, present)[1]
+        for row in judged(data, present, size, diameter, truth, places(file)):
             yield {"tomogram": path.stem, **row}
 
 
@@ -113,10 +115,14 @@ def main() -> None:
     gold = commands.add_parser("gold")
     gold.add_argument("folder", type=Path)
     gold.add_argument("--diameter", type=float, required=True, help="of the particle, angstrom")
+    gold.add_argument("--ramp", type=float, default=0.0, help="added along x, from minus to plus so many deviations")
     carbon = commands.add_parser("carbon")
     carbon.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    rows = of_set(arguments.folder, arguments.diameter) if arguments.command == "gold" else simulated(arguments.seeds)
+    if arguments.command == "gold":
+        rows = of_set(arguments.folder, arguments.diameter, arguments.ramp)
+    else:
+        rows = simulated(arguments.seeds)
     print(pd.DataFrame(rows).to_string(index=False))
 
 

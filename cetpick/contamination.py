@@ -19,10 +19,12 @@ from scipy import ndimage
 
 from cetpick import scratch
 from cetpick.geometry import Points, rescale
-from cetpick.voxels import STATISTICS_SAMPLE, Mask, Volume, centre_and_spread, resampled, working_shape
+from cetpick.voxels import STATISTICS_SAMPLE, Mask, Volume, background, centre_and_spread, resampled, working_shape
 
 VOXEL = 40.0
 """Angstrom, of the grid on which gold is looked for."""
+RAMP = 750.0
+"""Angstrom, of the Gaussian; grey values that vary over more than that are a ramp's, not gold's or an edge's."""
 BLOCK = 5
 VARIED, QUIET = 80.0, 0.33
 """Blocks of so many voxels along each side hold no specimen if they vary by less than that share of this percentile."""
@@ -81,10 +83,22 @@ def coarse(data: NDArray[Any], present: Mask | None, voxel_size: float) -> Volum
     volume: Volume = scratch.zeros(working_shape(data.shape, scale), np.float32)
     for slab, values in resampled(read, data.shape, scale):
         volume[slab] = values
+    _without_ramps(volume)
     centre, spread = _of_specimen(volume)
     volume -= np.float32(centre)
     volume /= np.float32(spread or 1.0)
     return volume
+
+
+def _without_ramps(volume: Volume) -> None:
+    """Take away what varies over more than RAMP, but for foil: it may be larger than that, and is no ramp."""
+    centre, spread = _of_specimen(volume)
+    usual, typical = scratch.zeros(volume.shape, bool), scratch.zeros(volume.shape, np.float32)
+    for slab in scratch.slabs(volume.shape):
+        usual[slab] = (volume[slab] != 0) & (volume[slab] > centre - LEAST * spread)  # 0 where there are no data
+        typical[slab] = np.where(usual[slab], volume[slab], 0)
+    for slab, level in background(typical, usual, (RAMP / VOXEL,) * 3):
+        volume[slab] = np.where(volume[slab] == 0, 0, volume[slab] - level)
 
 
 def _clipped_power(volume: Volume, power: int, *part: slice) -> Volume:
