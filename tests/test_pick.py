@@ -35,14 +35,14 @@ def cetpick(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 @pytest.fixture(scope="module")
 def results(tiny: TinySet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Picks of tomogram `two` after training on `one`."""
-    output = tmp_path_factory.mktemp("pick") / "out"
+    output = tmp_path_factory.mktemp("pick") / "my picks"
     command = [sys.executable, "-c", "from cetpick.cli import main; main()", "pick", str(tiny.path("two"))]
     command += ["--train", str(tiny.path("one")), "--labels", str(tiny.labels), "--diameter", str(tiny.diameter)]
     run = subprocess.run([*command, "-o", str(output), *FAST], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "two: " in run.stdout
     assert str(output / "run.json") in run.stdout
-    assert run.stdout.endswith(f"`cetpick report {output}` tells the commands\n")
+    assert run.stdout.endswith(f"`cetpick report '{output}'` tells the commands\n")
     return output
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -134,11 +135,11 @@ def pick(
     done["picked"] = len(summary.picks) - sum(done.values())
     done |= {"failed": len(summary.failures), "missing": len(summary.missing)}
     typer.echo(", ".join(f"{number} {what}" for what, number in done.items() if number) or "nothing to do")
-    results = opt.results(output, summary.files)
+    results, named = opt.results(output, summary.files), shlex.quote(str(output))
     if summary.shard is not None:
-        results = f"shard {summary.shard}; when all have ended: cetpick collect {output}"
+        results = f"shard {summary.shard}; when all have ended: cetpick collect {named}"
     typer.echo(summary.told)
     typer.echo(f"results: {results}")
     if summary.shard is None and summary.picks:
-        typer.echo(f"next, with RELION 5, Warp, Dynamo, IMOD, ChimeraX: `cetpick report {output}` tells the commands")
+        typer.echo(f"next, with RELION 5, Warp, Dynamo, IMOD, ChimeraX: `cetpick report {named}` tells the commands")
     raise typer.Exit(summary.exit_code)
