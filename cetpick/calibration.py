@@ -16,8 +16,6 @@ Floats = NDArray[np.float64]
 STEEPNESS = (1.5, 10.0)
 """Range of the exponent with which precision falls along the list of candidates."""
 COUNT_QUANTILES = (0.1, 0.5, 0.9)
-CLEAR = 4.0
-"""Exponent from which on four of five candidates are particles, of the best ones, as many as there are particles."""
 DOUBT = 0.5
 """Standard deviation of the logarithm of a count by what ranks do not show, such as look-alikes (docs/method.md)."""
 AT_THE_TOP = 0.8
@@ -119,29 +117,11 @@ def estimate_count(ranks: ArrayLike, candidates: int) -> Count:
     return Count(*number.ravel()[order[np.searchsorted(cumulative, COUNT_QUANTILES)]].tolist())
 
 
-def clear_ranking(ranks: ArrayLike, candidates: int) -> float:
-    """How probable it is that particles rank clearly before everything else: precision falls with CLEAR or steeper.
-
-    Args:
-        ranks: (n,) see estimate_count.
-        candidates: likewise.
-    """
-    ranked = np.asarray(ranks, np.float64)
-    if not len(ranked) or not candidates:
-        return 0.0
-    _, weight = _numbers(ranked, candidates)
-    return float(weight[:, _steepness() >= CLEAR].sum())
-
-
-def _steepness() -> Floats:
-    return np.linspace(*STEEPNESS, 18)
-
-
 def _numbers(ranks: Floats, candidates: int) -> tuple[Floats, Floats]:
     """Numbers of particles for a grid of a and b, see estimate_count, and how probable each is; both (a, b)."""
     ranked = np.minimum(ranks, candidates) - 0.5
     a = np.geomspace(1.0, 2.0 * candidates, 200)[:, None]
-    b = _steepness()
+    b = np.linspace(*STEEPNESS, 18)
     number = a * (np.pi / b) / np.sin(np.pi / b)
     log_posterior = -np.log1p((ranked[:, None, None] / a) ** b).sum(axis=0) - len(ranked) * np.log(number)
     return number, np.exp(log_posterior - logsumexp(log_posterior))

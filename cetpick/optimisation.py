@@ -19,6 +19,8 @@ from cetpick.resume import Checkpoint
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after each step with what is trained, the step (from 1), the number of steps, and the log of the step."""
+Review = Callable[[int, Callable[[], Any]], None]
+"""Called before each step with how many were taken, and what gives the averaged network; it may change the recipe."""
 
 
 class Recipe(Protocol):
@@ -26,7 +28,7 @@ class Recipe(Protocol):
 
     Attributes:
         network: to be trained, on the device.
-        steps: optimiser steps.
+        steps: optimiser steps; their number may change.
         averaging: decay of the moving average of the weights that is kept for inference, 0 for none.
         gradient_norm: gradients are scaled down to this norm.
     """
@@ -55,6 +57,7 @@ def optimise(
     *,
     what: str = "training",
     checkpoint: Checkpoint | None = None,
+    review: Review | None = None,
 ) -> tuple[Any, list[dict[str, float]]]:
     """Take all steps of a recipe; return the averaged network in eval mode and one log entry a step.
 
@@ -64,6 +67,7 @@ def optimise(
         what: name of this part of the training.
         checkpoint: where to go on from and to save the state: now and then, at the end, and before Ctrl-C or SIGTERM
             end the program.
+        review: may cut it short; after a restart it is told of the same step again, if no other was taken since.
 
     Raises:
         TrainingError: the loss became NaN or infinite.
@@ -78,7 +82,9 @@ def optimise(
             part.load_state_dict(saved[name])
         log += saved["log"]
     recipe.network.train()
-    for step in range(len(log), recipe.steps):
+    while (step := len(log)) < recipe.steps:
+        if review is not None:
+            review(step, average.network)
         with held_signals() as stopping:
             loss, entry = recipe.loss(step)
             optimizer.zero_grad(set_to_none=True)

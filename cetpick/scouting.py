@@ -24,7 +24,6 @@ from scipy.special import logit
 
 from cetpick.calibration import (
     Count,
-    clear_ranking,
     doubted,
     estimate_count,
     hinted,
@@ -56,8 +55,6 @@ USUAL, FINEST = 0.065, 16.0
 (docs/method.md); how well a small particle is placed is a matter of the resolution."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
-CLEARLY, APART = 0.95, 0.5
-"""Training is easy when the ranking is clear with this probability, and scores of both scouts are so far apart."""
 STILL = 0.3
 """Standard deviation of the logarithm of the scouts' number by look-alikes that these rank, and score, as particles."""
 BOTH = 2
@@ -102,8 +99,6 @@ class Scouting:
             scouts; infinite where only one found something.
         labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
         scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
-        clear: how probable it is that particles rank clearly before all else; see clear_ranking.
-        apart: how far both scouts' scores of particles lie from those of the rest, 0 to 1; see Mixture.
         scouts: the two.
     """
 
@@ -112,14 +107,7 @@ class Scouting:
     ranks: list[Ranks]
     labels: list[Points]
     scatter: float
-    clear: float = 0.0
-    apart: float = 0.0
     scouts: Sequence[Scout] = ()
-
-    @property
-    def easy(self) -> bool:
-        """Whether labels that a scout was not shown rank clearly before all else, and scores lie apart."""
-        return self.clear >= CLEARLY and self.apart >= APART
 
     def doubtful(self, hidden: float) -> list[Points]:
         """The best ranked candidates, by tomogram, if `hidden` particles are unlabelled in all of them together."""
@@ -206,8 +194,7 @@ def scout(
     hidden = doubted(estimate_count(ranks, shortest))
     if hint is not None:
         hidden = hinted(hidden, hint)
-    hidden, apart = _with_scores(hidden, listed)
-    hidden = widened(hidden, STILL)
+    hidden = widened(_with_scores(hidden, listed), STILL)
     if np.isinf(ranks).mean() > 0.5:
         warnings.warn(
             f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "
@@ -225,8 +212,6 @@ def scout(
     return Scouting(
         labels=moved,
         scatter=scatter,
-        clear=clear_ranking(ranks, shortest),
-        apart=apart,
         scouts=scouts,
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
@@ -234,8 +219,8 @@ def scout(
     )
 
 
-def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> tuple[Count, float]:
-    """What both scouts' scores tell besides, in the mean: the count, and how far particles are apart from the rest.
+def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> Count:
+    """The count, with what both scouts' scores tell besides, in the mean.
 
     Args:
         hidden: particles among the candidates, told by ranks.
@@ -243,8 +228,8 @@ def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> tuple[Count, float]:
     """
     fits = [found for of in scores if hidden.low > 0 and (found := fit(logit(of), hidden)) is not None]
     if len(fits) < len(scores):
-        return hidden, 0.0
-    return Count(*np.exp(np.log([f.count for f in fits]).mean(axis=0)).tolist()), min(f.apart for f in fits)
+        return hidden
+    return Count(*np.exp(np.log([f.count for f in fits]).mean(axis=0)).tolist())
 
 
 def recentre(

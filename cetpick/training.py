@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from cetpick.diagnosis import Outcome, require_learned, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
 from cetpick.mixture import calibrate, fit, picks_if
-from cetpick.modes.default import STEPS, DefaultRecipe
+from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.paper import PaperNetwork
-from cetpick.optimisation import Progress, optimise
+from cetpick.optimisation import Progress, Review, optimise
 from cetpick.preprocess import PRONOUNCED_SKEWNESS, prepare, require_fitting, without_contamination
 from cetpick.records import Coordinates, Tomogram, TomogramInfo
 from cetpick.resume import Checkpoint
@@ -53,10 +53,10 @@ DOUBTFUL, HEAVIEST = 0.1, 0.1
 Enough for look-alikes, which differ from the labels in some way that all of them teach, and little for hidden
 particles, which would have to be learned by heart one by one, against what the labels teach.
 """
-SHORT = 0.5
-"""So many of the usual steps are enough where scouts tell particles clearly from all else."""
+LOOK, APART = 0.3, 0.5
+"""After this part of the steps of the first round it is cut short, if scores of particles are so far from the rest."""
 SECOND = 0.3
-"""Steps of the second round, in units of those of the first."""
+"""Steps of the second round, in units of those that the first is planned to have."""
 SECOND_RATE = 0.5
 """Its learning rate, likewise."""
 SURE = 1.2
@@ -227,16 +227,11 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
-    scatter, easy, weight = 0.0, False, 1.0
-    signs: dict[str, float] = {}
+    scatter, weight = 0.0, 1.0
     scouts: Sequence[Scout] = ()
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
-        signs = {"clear": round(scouting.clear, 3), "apart": round(scouting.apart, 3)}
-        easy = settings.steps is None and scouting.easy
-        if easy:
-            settings = replace(settings, steps=round(SHORT * STEPS[settings.start]))
         examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
         if settings.hidden == "peaks":
             places = scouting.doubtful(SPARED * count.high - labels)
@@ -248,17 +243,19 @@ def train(
         count = Count(*(max(float(labels), number) for number in hinted(Count(0, 0, 0), hint * len(examples))))
     hidden = Count(*(number - labels if number else 0.0 for number in count))
     first = DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device)
-    network, log = optimise(first, progress, checkpoint=checkpoint)
+    planned, asked = first.steps, settings.steps is not None
+    review = None if asked or settings.hidden != "peaks" else _cutting_short(first, examples, model, hidden)
+    network, log = optimise(first, progress, checkpoint=checkpoint, review=review)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
-    told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "easy": easy, **signs}
+    told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "cut_short": len(log) < planned}
     judged = first.steps >= FEWEST_STEPS
-    del first  # it holds the tomograms on the device
+    del first, review  # it holds the tomograms on the device
     if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
         second = DefaultRecipe(
             _doubt_anew(examples, outcomes, seen.count),
             settings=replace(
-                settings, steps=max(1, round(SECOND * len(log))), learning_rate=SECOND_RATE * settings.learning_rate
+                settings, steps=max(1, round(SECOND * planned)), learning_rate=SECOND_RATE * settings.learning_rate
             ),
             model=model,
             count=count.expected,
@@ -315,6 +312,28 @@ def doubt(labels: int, hidden: float) -> float:
         hidden: particles expected besides.
     """
     return min(HEAVIEST, DOUBTFUL * labels / max(1.0, hidden))
+
+
+def _cutting_short(recipe: DefaultRecipe, examples: Sequence[Example], model: ModelSettings, hidden: Count) -> Review:
+    """What ends a training soon if its network tells particles clearly from all else.
+
+    Args:
+        recipe: of the training.
+        examples: training tomograms.
+        model: working grid and network.
+        hidden: particles expected among the unlabelled candidates.
+    """
+    look = round(LOOK * recipe.steps)
+
+    def review(step: int, averaged: Callable[[], Any]) -> None:
+        if step == look and hidden.expected > 0:  # else scouts told nothing, or all are labelled
+            network = averaged()
+            outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
+            seen = fit(logit(_unlabelled_scores(outcomes)), hidden)
+            if seen is not None and seen.apart >= APART:
+                recipe.cut_short(step)
+
+    return review
 
 
 def _doubt_anew(examples: Sequence[Example], outcomes: Sequence[Outcome], hidden: Count) -> list[Example]:

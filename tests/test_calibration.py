@@ -4,7 +4,6 @@ import pytest
 from cetpick.calibration import (
     Count,
     choose_threshold,
-    clear_ranking,
     doubted,
     estimate_count,
     expectations,
@@ -129,12 +128,3 @@ def test_doubt_widens_limits_and_expects_look_alikes() -> None:
     assert low == pytest.approx(100 * np.exp(-np.hypot(np.log(1.25), 0.5 * 1.2816)), rel=1e-3)
     assert high == pytest.approx(100 * np.exp(np.hypot(np.log(1.5), 0.5 * 1.2816)), rel=1e-3)
     assert doubted(Count(0, 0, 0)) == (0, 0, 0)
-
-
-def test_a_ranking_is_clear_when_labels_rank_among_the_first() -> None:
-    """26 labels among 100 particles that rank first, 8 of these, and 26 that look-alikes mix with more and more."""
-    first = np.random.default_rng(0).permutation(np.arange(1, 101))
-    assert clear_ranking(first[:26], 3000) > 0.95
-    assert 0.5 < clear_ranking(first[:8], 3000) < 0.95
-    assert clear_ranking(np.geomspace(3, 300, 26), 3000) < 0.05
-    assert clear_ranking([], 3000) == clear_ranking(first[:26], 0) == 0

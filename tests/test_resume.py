@@ -8,16 +8,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from cetpick import cli
+from cetpick import cli, training
 from cetpick.config import TrainSettings
+from cetpick.dataset import Example
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.interrupts import held_signals
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.lock import alone_in
 from cetpick.io.tomograms import read_tomogram
+from cetpick.mixture import Mixture
+from cetpick.modes import default
+from cetpick.preprocess import prepare
 from cetpick.resume import Checkpoint
 from cetpick.training import TrainedModel, train
 from tests.conftest import Run, TinySet
@@ -36,6 +41,14 @@ def run(tiny: TinySet, settings: TrainSettings, **how: Any) -> TrainedModel:
     return train([(tomogram, labels)], settings, device=CPU, **how)
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings whose length is not asked for are of 20 steps, and cut short to 9: after 6, 3 more."""
+    monkeypatch.setitem(default.STEPS, "pretrained", 20)
+    monkeypatch.setattr(default, "ENDING", 3)
+    monkeypatch.setattr(training, "fit", lambda _, prior: Mixture(count=prior, knots=(), apart=0.6))
+
+
 def checkpoint(path: Path, **changes: Any) -> Checkpoint:
     return Checkpoint(path, **({"identity": "a", "environment": "here", "every": 0.0} | changes))
 
@@ -49,10 +62,14 @@ def checkpoint(path: Path, **changes: Any) -> Checkpoint:
         ({}, "scout 2 of 2", 1),
         ({}, "training", 1),
         ({}, "training", 8),
+        ({"steps": None}, "training", 6),
+        ({"steps": None}, "training", 7),
+        ({"steps": None}, "training", 9),
         ({"hidden": "nnpu"}, "training", 4),
         ({"mode": "paper", "steps": 3}, "training", 2),
     ],
 )
+@pytest.mark.usefixtures("short")
 def test_a_resumed_training_ends_with_the_very_same_model(
     tiny: TinySet, tmp_path: Path, changes: dict[str, Any], part: str, step: int
 ) -> None:
@@ -80,6 +97,50 @@ def test_a_resumed_training_ends_with_the_very_same_model(
         assert torch.equal(a, b)
     assert resumed.settings == undisturbed.settings
     assert resumed.log == undisturbed.log
+    assert resumed.recipe == undisturbed.recipe
+
+
+@pytest.mark.filterwarnings("ignore:only 8 labels", "ignore:.* labels were not found again", "ignore:labels lie beside")
+@pytest.mark.parametrize(
+    ("apart", "asked", "steps"), [(0.5, None, 9), (0.7, None, 20), (0.5, 15, 15)], ids=["apart", "not", "asked"]
+)
+@pytest.mark.usefixtures("short")
+def test_a_training_whose_scores_lie_apart_is_cut_short(
+    tiny: TinySet, monkeypatch: pytest.MonkeyPatch, apart: float, asked: int | None, steps: int
+) -> None:
+    monkeypatch.setattr(training, "APART", apart)
+    told: dict[str, list[int]] = {}
+    trained = run(
+        tiny,
+        TrainSettings(diameter=tiny.diameter, **(SMALL | {"steps": asked})),
+        progress=lambda what, step, of, _: told.setdefault(what, []).append(of - step),
+    )
+    assert told["training"][-1] == 0
+    assert len(told["training"]) == steps
+    assert len(told["refinement"]) == round(training.SECOND * (asked or 20))  # as long as ever
+    assert len(trained.log) == steps + len(told["refinement"])
+    assert trained.recipe["cut_short"] == (steps == 9)
+
+
+def test_the_learning_rate_falls_to_zero_where_a_training_is_cut_short(tiny: TinySet) -> None:
+    tomogram = read_tomogram(tiny.path("one"))
+    settings = TrainSettings(diameter=tiny.diameter, crops=2, crop=(6, 32, 32))
+    model = training.model_settings(settings, [tomogram])
+    example = Example(tomogram=tomogram, labels=tiny.truth["one"], prepared=prepare(tomogram, model))
+    recipe = default.DefaultRecipe([example], settings=settings, model=model, count=12.0, device=CPU)
+    optimizer, schedule = recipe.optimizer()
+    rates = []
+    while len(rates) < recipe.steps:
+        if len(rates) == 200:
+            recipe.cut_short(200)
+        rates.append(optimizer.param_groups[1]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert len(rates) == 200 + default.ENDING
+    assert (np.diff(rates[default.WARM_UP :]) < 0).all()
+    assert 0.6 < rates[200] / max(rates) < 0.7
+    assert np.abs(np.diff(rates[190:])).max() < 0.04 * rates[200]  # without a jump
+    assert rates[-1] < 0.01 * rates[200]
 
 
 def test_a_checkpoint_goes_on_with_its_own_training_only(tmp_path: Path) -> None:

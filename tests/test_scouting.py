@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from cetpick import scouting, training
+from cetpick import scouting
 from cetpick.calibration import Count, within
 from cetpick.config import TrainSettings
 from cetpick.dataset import Example
@@ -114,9 +114,7 @@ def test_three_labels_however_they_lie_in_two_tomograms(tiny: TinySet, labels: t
     ]
     trained = train(labelled, settings, device=torch.device("cpu"))
     assert trained.recipe["count"]["expected"] >= 3
-    assert trained.recipe["easy"] is False
-    assert 0 <= trained.recipe["clear"] < 1
-    assert 0 <= trained.recipe["apart"] <= 1
+    assert trained.recipe["cut_short"] is False
     assert 0 < trained.settings.threshold < 1
 
 
@@ -139,43 +137,10 @@ def test_scores_mend_a_count_where_they_leave_a_gap() -> None:
     gap = expit(np.concatenate([rng.normal(-1.5, 0.8, 120), background, -5 - rng.exponential(0.2, 2000)]))
     slope = expit(-5 + rng.exponential(0.9, 3000))
     unlucky = Count(25, 50, 100)  # labels that rank higher than most
-    count, apart = scouting._with_scores(unlucky, [gap, gap])
-    assert count.expected == pytest.approx(120, rel=0.1)
-    assert apart > 0.7
-    count, apart = scouting._with_scores(unlucky, [slope, slope])
-    assert 35 < count.expected < 75
-    assert apart < 0.2
-    assert scouting._with_scores(unlucky, [gap, gap[:5]]) == (unlucky, 0)
-    assert scouting._with_scores(Count(0, 0, 0), [gap, gap]) == ((0, 0, 0), 0)
-
-
-@pytest.mark.parametrize(("easy", "asked", "steps"), [(True, None, 250), (False, None, None), (True, 400, 400)])
-def test_an_easy_training_is_half_as_long(
-    tiny: TinySet, monkeypatch: pytest.MonkeyPatch, easy: bool, asked: int | None, steps: int | None
-) -> None:
-    labels = tiny.truth["one"][:10]
-    found = Scouting(
-        count=Count(10, 12, 14),
-        unlabelled=[labels[:0]],
-        ranks=[np.empty(0)],
-        labels=[labels],
-        scatter=0.0,
-        clear=float(easy),
-        apart=float(easy),
-    )
-    monkeypatch.setattr(training, "scout", lambda *_: found)
-
-    class AskedError(Exception):
-        pass
-
-    def recipe(_: object, *, settings: TrainSettings, **__: object) -> None:
-        raise AskedError(settings.steps)
-
-    monkeypatch.setattr(training, "DefaultRecipe", recipe)
-    labelled = [(read_tomogram(tiny.path("one")), Coordinates.from_points(labels))]
-    with pytest.raises(AskedError) as stopped:
-        train(labelled, TrainSettings(diameter=tiny.diameter, steps=asked), device=torch.device("cpu"))
-    assert stopped.value.args == (steps,)
+    assert scouting._with_scores(unlucky, [gap, gap]).expected == pytest.approx(120, rel=0.1)
+    assert 35 < scouting._with_scores(unlucky, [slope, slope]).expected < 75
+    assert scouting._with_scores(unlucky, [gap, gap[:5]]) == unlucky
+    assert scouting._with_scores(Count(0, 0, 0), [gap, gap]) == (0, 0, 0)
 
 
 def test_labels_beside_the_centres_are_moved() -> None:

@@ -112,11 +112,11 @@ def test_curves_of_both_modes_and_of_records_without_scouts() -> None:
     assert facts["Scouts"].endswith("they found 2 of 4 labels again that they were not shown")
     assert facts["Threshold"] == "0.400"
     assert facts["Steps"] == "2"
-    recipe = {"doubtful_places": 134, "label_scatter": 0.025, "easy": True}
+    recipe = {"doubtful_places": 134, "label_scatter": 0.025, "cut_short": True}
     facts = facts_of({"steps": 2, "recipe": recipe}, ModelSettings(
         classes=(ParticleClass(diameter=100),), voxel_size=(20, 10, 10)
     ))  # fmt: skip
-    assert facts["Steps"].startswith("2, half of the usual")
+    assert facts["Steps"].startswith("2, fewer than usual")
     assert facts["Unlabelled places that may be particles"] == "134, which count less as background"
     facts = facts_of({"steps": 2, "recipe": recipe | {"doubtful_weight": 0.0107}}, ModelSettings(
         classes=(ParticleClass(diameter=100),), voxel_size=(20, 10, 10)

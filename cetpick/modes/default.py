@@ -28,6 +28,8 @@ PRETRAINED_RATE = 0.5
 """Learning rate of pretrained weights, in units of that of the last layer."""
 WARM_UP = 20
 """Steps over which the learning rate rises."""
+ENDING = 50
+"""Steps over which it falls to zero when a training is cut short."""
 SIGMA = 1 / 8
 """Width of a target Gaussian, in diameters."""
 LABELLED_CROPS = 0.5
@@ -82,7 +84,7 @@ class DefaultRecipe:
 
     Attributes:
         network: to be trained, on the device.
-        steps: optimiser steps.
+        steps: optimiser steps; fewer when it is cut short.
         averaging: decay of the moving average of the weights that is kept for inference.
         gradient_norm: gradients are scaled down to this norm.
     """
@@ -113,7 +115,8 @@ class DefaultRecipe:
             record: on a GPU, the network's part of a step, to replay it.
         """
         self.settings, self.device = settings, device
-        self.steps = settings.steps or STEPS[settings.start]
+        self.steps = self._planned = settings.steps or STEPS[settings.start]
+        self._cut: int | None = None
         if network is None:
             built = build_network(model, seed=settings.seed)
             assert isinstance(built, DefaultNetwork)
@@ -161,10 +164,19 @@ class DefaultRecipe:
         groups = [{"params": trunk, "lr": own}, {"params": head, "lr": rate}]
         optimizer = AdamW(groups, weight_decay=1e-4, fused=True)
 
+        def planned(step: int) -> float:
+            return min(1.0, (step + 1) / WARM_UP) * _falling(step / self._planned)
+
         def factor(step: int) -> float:
-            return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+            if self._cut is None or step < self._cut:
+                return planned(step)
+            return planned(self._cut) * _falling((step - self._cut) / ENDING)
 
         return optimizer, LambdaLR(optimizer, factor)
+
+    def cut_short(self, step: int) -> None:
+        """From this step on let the learning rate fall to zero over ENDING steps, which are the last."""
+        self._cut, self.steps = step, min(self._planned, step + ENDING)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch; return its loss and what the log should know of it."""
@@ -185,11 +197,14 @@ class DefaultRecipe:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next losses depend on besides the network."""
-        return {"generator": self._generator.get_state(), "risk": None if self._risk is None else list(self._risk)}
+        risk = None if self._risk is None else list(self._risk)
+        return {"generator": self._generator.get_state(), "risk": risk, "cut": self._cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what state_dict gave."""
         self._generator.set_state(state["generator"])
+        if state["cut"] is not None:
+            self.cut_short(state["cut"])
         risk = state["risk"]
         self._risk = None if risk is None else NegativeRisk(*(value.to(self.device) for value in risk))
 
@@ -214,3 +229,8 @@ class DefaultRecipe:
             centre_cost=self._particles / hidden,
         )
         return result.loss / prior, {"clamped": float(result.clamped)}
+
+
+def _falling(share: float) -> float:
+    """From 1 to 0, a half cosine."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

@@ -117,8 +117,8 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
     """
     recipe, scouts = training.get("recipe") or {}, training.get("scouts") or []
     facts = {"Steps": str(training["steps"])}
-    if recipe.get("easy"):
-        facts["Steps"] += ", half of the usual: labels that scouts were not shown rank clearly before all else"
+    if recipe.get("cut_short"):
+        facts["Steps"] += ", fewer than usual: scores of particles soon lay clearly apart from all others"
     if final := training.get("final"):
         facts["Loss at the end"] = f"{final['loss']:.4g}"
     if scouts:
