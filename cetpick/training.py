@@ -243,8 +243,8 @@ def train(
         count = Count(*(max(float(labels), number) for number in hinted(Count(0, 0, 0), hint * len(examples))))
     hidden = Count(*(number - labels if number else 0.0 for number in count))
     first = DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device)
-    planned, asked = first.steps, settings.steps is not None
-    review = None if asked or settings.hidden != "peaks" else _cutting_short(first, examples, model, hidden)
+    planned, free = first.steps, settings.steps is None and settings.hidden == "peaks"
+    review = _cutting_short(first, examples, model, hidden) if free else None
     network, log = optimise(first, progress, checkpoint=checkpoint, review=review)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
