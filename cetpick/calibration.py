@@ -23,6 +23,11 @@ AT_THE_TOP = 0.8
 HINT_SPREAD = 0.5
 """Standard deviation of the logarithm of a count that a user expects."""
 
+STRAY, MOST_STRAY = 0.1, 0.2
+"""Share of labels that usually are no particles; beyond the other it is not the labels that are at fault."""
+SHARES = 20
+"""Shares of stray labels that are tried, up to a half."""
+
 SHIFT, SURE = 1.5, 1e-6
 """Standard deviation of how far all logits may be off before anybody looked, and how sure a score is at most."""
 EVEN = 0.5
@@ -119,12 +124,45 @@ def estimate_count(ranks: ArrayLike, candidates: int) -> Count:
 
 def _numbers(ranks: Floats, candidates: int) -> tuple[Floats, Floats]:
     """Numbers of particles for a grid of a and b, see estimate_count, and how probable each is; both (a, b)."""
+    number, fallen = _fallen(ranks, candidates)
+    log_posterior = -np.log1p(fallen).sum(axis=0) - len(ranks) * np.log(number)
+    return number, np.exp(log_posterior - logsumexp(log_posterior))
+
+
+def _fallen(ranks: Floats, candidates: int) -> tuple[Floats, Floats]:
+    """Numbers of particles (a, b) for a grid of a and b, see estimate_count, and (c / a)^b of each rank (n, a, b)."""
     ranked = np.minimum(ranks, candidates) - 0.5
     a = np.geomspace(1.0, 2.0 * candidates, 200)[:, None]
     b = np.linspace(*STEEPNESS, 18)
-    number = a * (np.pi / b) / np.sin(np.pi / b)
-    log_posterior = -np.log1p((ranked[:, None, None] / a) ** b).sum(axis=0) - len(ranked) * np.log(number)
-    return number, np.exp(log_posterior - logsumexp(log_posterior))
+    return a * (np.pi / b) / np.sin(np.pi / b), (ranked[:, None, None] / a) ** b
+
+
+def stray_labels(ranks: ArrayLike, candidates: int) -> NDArray[np.bool_]:
+    """Which labels rank so far behind the others that they are probably no particles.
+
+    A share of the labels may lie anywhere, so that they have any rank as probably as any other; those of the others are
+    distributed as in estimate_count. The share has a beta distribution beforehand.
+
+    Args:
+        ranks: (n,) see label_ranks; infinite is behind everything.
+        candidates: how many there were.
+
+    Returns:
+        (n,) bool; none when more than MOST_STRAY of them are: then ranks tell nothing of labels.
+    """
+    ranked = np.asarray(ranks, np.float64)
+    if not len(ranked) or not candidates:
+        return np.zeros(len(ranked), bool)
+    number, fallen = _fallen(ranked, candidates)
+    share = ((np.arange(SHARES) + 0.5) / (2 * SHARES))[:, None, None]
+    anywhere = share / candidates
+    log_posterior = (1 / STRAY - 2) * np.log1p(-share) + np.zeros(number.shape)
+    for of in fallen:
+        log_posterior += np.log((1 - share) / (1 + of) / number + anywhere)
+    weight = np.exp(log_posterior - logsumexp(log_posterior))
+    chances = [(weight * anywhere / ((1 - share) / (1 + of) / number + anywhere)).sum() for of in fallen]
+    stray = np.array(chances) > EVEN
+    return stray if stray.mean() <= MOST_STRAY else np.zeros(len(ranked), bool)
 
 
 def doubted(count: Count) -> Count:

@@ -90,7 +90,7 @@ def warn_of_unlike(outcomes: Sequence[Outcome], threshold: float) -> None:
         of_labels = label_scores(outcome.labels, outcome.candidates, outcome.scores, radius=outcome.radius)
         total += len(of_labels)
         missed += [
-            (score, f"{outcome.name} at {', '.join(f'{value:.0f}' for value in xyz)}")
+            (score, _place(outcome.name, xyz))
             for score, xyz in zip(of_labels, outcome.labels, strict=True)
             if score < threshold
         ]
@@ -103,3 +103,30 @@ def warn_of_unlike(outcomes: Sequence[Outcome], threshold: float) -> None:
             CetpickWarning,
             stacklevel=2,
         )
+
+
+def warn_of_stray(names: Sequence[str], stray: Sequence[Points], labels: int) -> None:
+    """Name labels that are probably no particles.
+
+    Args:
+        names: of the tomograms.
+        stray: (n, 3) x, y, z of such labels in each.
+        labels: how many there are of all kinds together.
+
+    Warns:
+        CetpickWarning: there are any.
+    """
+    places = [_place(name, xyz) for name, of in zip(names, stray, strict=True) for xyz in of]
+    if places:
+        are = "is probably no particle" if len(places) == 1 else "are probably no particles"
+        warnings.warn(
+            f"{len(places)} of {labels} labels {are}, and not learned from: a network trained on half of the others "
+            f"ranks these high, but not {'; '.join(places[:LISTED])}{'; ...' * (len(places) > LISTED)} (voxels). The "
+            "training report and `cetpick check` draw them; give with --added what is a particle all the same",
+            CetpickWarning,
+            stacklevel=3,
+        )
+
+
+def _place(name: str, xyz: Points) -> str:
+    return f"{name} at {', '.join(f'{value:.0f}' for value in xyz)}"

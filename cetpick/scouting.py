@@ -30,6 +30,7 @@ from cetpick.calibration import (
     label_matches,
     label_ranks,
     label_scores,
+    stray_labels,
     widened,
     within,
 )
@@ -97,7 +98,9 @@ class Scouting:
             stored voxels.
         ranks: like unlabelled, (n,) rank among those of all tomograms, 1 = the best, the geometric mean of both
             scouts; infinite where only one found something.
-        labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them.
+        labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them; those
+            that are stray as well.
+        stray: for each which of its labels (n,) rank so far behind the others that they are probably no particles.
         scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
         scouts: the two.
     """
@@ -106,6 +109,7 @@ class Scouting:
     unlabelled: list[Points]
     ranks: list[Ranks]
     labels: list[Points]
+    stray: list[NDArray[np.bool_]]
     scatter: float
     scouts: Sequence[Scout] = ()
 
@@ -157,13 +161,15 @@ def scout(
     short = replace(
         settings, steps=max(1, round(STEPS * (settings.steps or FULL_STEPS[settings.start]))), hidden="none"
     )
-    found, label_rank, listed, logs = [], [], [], []
+    found, scouts, listed, hidden_labels = [], [], [], []
     seen = [np.full_like(e.labels, np.nan) for e in examples]
+    ranks, around = (np.full(sum(len(e.labels) for e in examples), np.nan) for _ in range(2))
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h != 1 - half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
         network, log = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
         of_labels: list[Ranks] = []
+        of_surroundings: list[Ranks] = []
         places: list[Points] = []
         scores: list[Ranks] = []
         for example, h in zip(known, halves, strict=True):
@@ -175,34 +181,41 @@ def scout(
             scores.append(score[unknown])
             hidden = examples[tomogram].labels[h == 1 - half]
             of_labels.append(label_scores(hidden, places[-1], scores[-1], radius=radius))
+            # a label that was not found may be one with a neighbour that was
+            of_surroundings.append(label_scores(hidden, xyz, score, radius=2 * radius))
             matches = label_matches(hidden, places[-1], scores[-1], radius=NEAR * model.diameter / example.voxel_size)
             seen[tomogram][h == 1 - half] = np.vstack([places[-1], np.full(3, np.nan)])[matches]
         pooled = np.concatenate(scores)
-        label_rank.append(label_ranks(np.concatenate(of_labels), pooled))
+        hidden_labels.append(np.concatenate(halves) == 1 - half)
+        ranks[hidden_labels[-1]] = label_ranks(np.concatenate(of_labels), pooled)
+        around[hidden_labels[-1]] = label_ranks(np.concatenate(of_surroundings), pooled)
         listed.append(pooled)
-        logs.append(log)
+        scouts.append(Scout(log=log, ranks=ranks[hidden_labels[-1]]))
         found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
-    joined = [_join(e, model.diameter, *scouts) for e, *scouts in zip(examples, *found, strict=True)]
-    scouts = [Scout(log=log, ranks=of) for log, of in zip(logs, label_rank, strict=True)]
-    ranks = np.concatenate(label_rank)
+    joined = [_join(e, model.diameter, *pair) for e, *pair in zip(examples, *found, strict=True)]
+    shortest = min(map(len, listed))
+    stray = _stray(ranks, around, shortest)
+    told = np.concatenate([ranks[of & ~stray] for of in hidden_labels])
     # each scout was shown half of the labels, and all that were chosen: they are not among the candidates it is counted
     # with
-    labels = sum(len(e.labels) for e in examples)
-    shown = labels - len(ranks) / 2
+    labels = int((~stray).sum())
+    shown = labels - len(told) / 2
     hint = None if settings.count_hint is None else max(1.0, settings.count_hint * len(examples) - shown)
-    shortest = min(map(len, listed))
-    hidden = doubted(estimate_count(ranks, shortest))
+    hidden = doubted(estimate_count(told, shortest))
     if hint is not None:
         hidden = hinted(hidden, hint)
     hidden = widened(_with_scores(hidden, listed), STILL)
-    if np.isinf(ranks).mean() > 0.5:
+    if np.isinf(told).mean() > 0.5:
         warnings.warn(
-            f"{np.isinf(ranks).sum()} of {len(ranks)} labels were not found again by a network trained on the others; "
+            f"{np.isinf(told).sum()} of {len(told)} labels were not found again by a network trained on the others; "
             "the estimated number of particles and the threshold mean little. Check the labels and the diameter, or "
             "label more particles",
             CetpickWarning,
             stacklevel=2,
         )
+    strays = np.split(stray, np.cumsum([len(e.labels) for e in examples])[:-1])
+    for centres, of in zip(seen, strays, strict=True):
+        centres[of] = np.nan
     moved, scatter = recentre(
         [e.labels for e in examples],
         seen,
@@ -211,12 +224,28 @@ def scout(
     )
     return Scouting(
         labels=moved,
+        stray=strays,
         scatter=scatter,
         scouts=scouts,
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],
     )
+
+
+def _stray(ranks: Ranks, around: Ranks, candidates: int) -> NDArray[np.bool_]:
+    """Which labels (n,) are stray, see stray_labels.
+
+    Args:
+        ranks: (n,) of all labels; NaN for those that both scouts were shown, which are never stray.
+        around: like ranks, of what is best within a diameter of each.
+        candidates: how many there are.
+    """
+    stray = np.zeros(len(ranks), bool)
+    tried = ~np.isnan(ranks)
+    # what a scout learned by heart may score above all that is unlabelled
+    stray[tried] = stray_labels(np.where(np.isinf(ranks), np.maximum(around, 1), ranks)[tried], candidates)
+    return stray
 
 
 def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> Count:

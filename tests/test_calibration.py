@@ -11,6 +11,7 @@ from cetpick.calibration import (
     label_ranks,
     label_scores,
     precision_threshold,
+    stray_labels,
     within,
 )
 
@@ -57,6 +58,35 @@ def test_two_lucky_labels_do_not_make_the_count() -> None:
     """Ranks as scouts gave them to 12 labels of a tomogram with 123 particles."""
     ranks = [2, 72, 50, 67, 5, 114, 81, 43, 13, 105, 104, 1]
     assert 90 <= estimate_count(ranks, 2000).expected <= 140
+
+
+def test_labels_that_rank_far_behind_the_others_are_stray() -> None:
+    """Ranks as scouts gave them to labels of which the last ones were put where no particle is."""
+    easy = [5, 6, 19, 21, 22, 27, 33, 39, 41, 52, 63]
+    assert stray_labels([*easy, 573], 2000).tolist() == [False] * 11 + [True]
+    hard = [1, 4, 6, 7, 10, 10, 16, 22, 23, 26, 28, 64, 68, 89, 127, 128, 192, 221, 314]
+    assert stray_labels([*hard, 3062, np.inf], 4300).tolist() == [False] * 19 + [True] * 2
+    assert stray_labels([*easy, np.inf], 2000)[-1]
+    assert not stray_labels([*easy, 120], 2000).any()
+    # of so few labels more than one may rank anywhere
+    assert not stray_labels([5, 20, 81, 96, 310, 1282, np.inf], 2000).any()
+    assert not stray_labels([657, 801, 1059, 526, 522, 103, 85, 499, 374, 502, 478, 296, 488, 204], 2000).any()
+    assert not stray_labels([30, 60, 900], 2000).any()
+    # scouts that find a third of the labels nowhere tell nothing of labels
+    assert not stray_labels([*easy[:6], np.inf, np.inf, np.inf], 2000).any()
+    assert stray_labels([], 2000).tolist() == []
+    assert stray_labels([np.inf, np.inf], 0).tolist() == [False, False]
+
+
+def test_true_labels_are_hardly_ever_stray() -> None:
+    stray = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        particles, junk = rng.normal(0.7, 0.12, 300), rng.normal(0.3, 0.1, 1700)
+        labels = np.concatenate([rng.choice(particles, 18, replace=False), rng.choice(junk, 2, replace=False)])
+        stray.append(stray_labels(label_ranks(labels, np.concatenate([particles, junk])), 2000))
+    assert np.mean(stray, axis=0)[:18].mean() < 0.02
+    assert np.mean(stray, axis=0)[18:].mean() > 0.8
 
 
 def test_a_hint_is_evidence_beside_the_ranks() -> None:

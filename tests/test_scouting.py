@@ -38,6 +38,7 @@ def test_doubtful_places_are_the_best_ranked_of_all_tomograms() -> None:
         unlabelled=points,
         ranks=[np.array([5.0, 1, np.inf]), np.array([2.0, 9])],
         labels=[np.zeros((4, 3))] * 2,
+        stray=[np.zeros(4, bool)] * 2,
         scatter=0.0,
     )
     two = found.doubtful(2)
@@ -63,6 +64,37 @@ def test_scouts_find_hidden_particles_and_count_them(tiny: TinySet) -> None:
     best = found.unlabelled[0][np.argsort(found.ranks[0])][: len(hidden)]
     distance = np.linalg.norm(hidden[:, None] - best[None], axis=2).min(axis=1)
     assert (distance < 5).mean() >= 0.7
+
+
+def test_a_label_where_no_particle_is_is_stray_and_counts_for_nothing(
+    tiny: TinySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten labels among the first fifteen candidates, and two that no candidate is near, one of them beside a label."""
+    truth = tiny.truth["one"][:10]
+    beside = truth[0] + np.array([0.9 * tiny.diameter / 10, 0, 0])
+    far = np.array([[400.0, 0, 0], [400, 0, 50]])
+    monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
+    others = np.random.default_rng(0).uniform((0, 0, 200), (20, 20, 220), (300, 3))
+    found = np.vstack([truth, others])
+    monkeypatch.setattr(scouting, "candidates", lambda *_: (found, np.linspace(0.9, 0.1, len(found))))
+    settings, model, [example] = examples(tiny, np.vstack([truth, beside[None], far[:1]]))
+    result = scout(settings, model, [example], torch.device("cpu"))
+    assert result.stray[0].tolist() == [False] * 11 + [True]
+    assert result.count.low >= 11
+    without = scout(settings, model, [replace(example, labels=example.labels[:11])], torch.device("cpu"))
+    assert result.count == pytest.approx(without.count, rel=0.05)
+    # nor is a label that was found by looking at picks
+    chosen = np.arange(12) == 11
+    assert not scout(settings, model, [replace(example, chosen=chosen)], torch.device("cpu")).stray[0].any()
+
+
+def test_scouts_tell_a_label_that_is_none(tiny: TinySet) -> None:
+    truth = tiny.truth["one"]
+    depth, height, width = tiny.shape
+    places = np.random.default_rng(1).uniform(0, (width - 1, height - 1, depth - 1), (100, 3))
+    wrong = places[~within(places, truth, tiny.diameter / 10)][:1]
+    found = scout(*examples(tiny, np.vstack([truth[:9], wrong])), torch.device("cpu"))
+    assert found.stray[0].tolist() == [False] * 9 + [True]
 
 
 def test_labels_that_no_scout_finds_again_are_said(tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:

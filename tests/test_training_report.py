@@ -63,6 +63,28 @@ def test_a_training_leaves_a_report(cetpick: Run, tiny: TinySet, folder: Path, t
     assert "report: " not in cetpick(*command)[1]
 
 
+def test_a_label_that_is_probably_no_particle_is_said_and_drawn_and_not_learned_from(
+    cetpick: Run, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cetpick.scouting.stray_labels", lambda ranks, _: np.arange(len(ranks)) == len(ranks) - 1)
+    model = tmp_path / "m.safetensors"
+    command = ["train", tiny.path("one"), "-l", tiny.labels, "-d", tiny.diameter, "--steps", 2, "-o", model]
+    code, _, err = cetpick(*command, "--threads", 2)
+    assert code == 0
+    _, values = read_page(tmp_path / "m.report.html")
+    (tomogram,) = values["tomograms"]
+    x, y, z = tiny.truth["one"][7]
+    assert "1 of 8 labels is probably no particle, and not learned from: " in err
+    assert f"one at {x:.0f}, {y:.0f}, {z:.0f} (voxels)" in err
+    np.testing.assert_allclose(tomogram["stray"], [[x, y, z]], atol=0.1)
+    assert len(tomogram["labels"]) == 7
+    assert np.linalg.norm(np.subtract(tomogram["doubtful"], [x, y, z]), axis=1).min() < 0.1
+    assert tomogram["given"] == []
+    record = json.loads((tmp_path / "m.run.json").read_text())["training"]
+    np.testing.assert_allclose(record["stray_labels"]["one"], [[x, y, z]], atol=0.01)
+    assert record["labels"] == {"one": 8}
+
+
 def test_a_report_that_fails_loses_no_model(
     cetpick: Run, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +112,13 @@ def test_labels_that_were_moved() -> None:
     given = np.array([[10.0, 10, 10], [50, 50, 10]])
     of = TrainedOn(
         name="t", grid=Grid(shape=(20, 60, 60), voxel_size=10.0), diameter=100.0, given=given,
-        labels=np.add(given, [[0.05, 0, 0], [2, 0, 0]]), left_out=1, doubtful=np.empty((0, 3)),
-        rejected=np.empty((0, 3)), excluded_voxels={"total": 9}, planes=None,
+        labels=np.add(given, [[0.05, 0, 0], [2, 0, 0]]), left_out=1, stray=given[:1] + 9,
+        doubtful=np.empty((0, 3)), rejected=np.empty((0, 3)), excluded_voxels={"total": 9}, planes=None,
     )  # fmt: skip
     assert of.moved().tolist() == [[50, 50, 10]]
-    assert of.row(0)[1:] == ["2", "1", "1", "0", "0"]
+    assert of.row(0)[1:] == ["2", "1", "1", "1", "0", "0"]
     assert of.values()["given"] == [[50, 50, 10]]
+    assert of.values()["stray"] == [[19, 19, 19]]
     assert of.values()["excluded"] == ""
 
 

@@ -13,7 +13,15 @@ from cetpick.geometry import Points, as_points
 from cetpick.records import Grid
 from cetpick.report import frame
 
-COLUMNS = ("Tomogram", "Labels", "moved", "in padding or outside of the region", "May be particles", "Rejected places")
+COLUMNS = (
+    "Tomogram",
+    "Labels",
+    "moved",
+    "in padding or outside of the region",
+    "probably no particles",
+    "May be particles",
+    "Rejected places",
+)
 MOVED = 0.01
 """Diameters from which a label was moved."""
 
@@ -29,6 +37,7 @@ class TrainedOn:
         given: (n, 3) where its labels were given, voxels.
         labels: (n, 3) where they are for the final training, voxels.
         left_out: labels that lie where nothing counts.
+        stray: (n, 3) where labels were given that are probably no particles, voxels.
         doubtful: (m, 3) places that count less as background, voxels.
         rejected: (k, 3) places that are background for certain, voxels.
         excluded_voxels: how many, by the reason.
@@ -41,6 +50,7 @@ class TrainedOn:
     given: Points
     labels: Points
     left_out: int
+    stray: Points
     doubtful: Points
     rejected: Points
     excluded_voxels: Mapping[str, int]
@@ -53,8 +63,8 @@ class TrainedOn:
 
     def row(self, number: int) -> list[str]:
         """Of the table."""
-        counts = (len(self.labels), len(self.moved()), self.left_out, len(self.doubtful), len(self.rejected))
-        return [frame.opener(number, self.name), *map(str, counts)]
+        used = len(self.labels), len(self.moved()), self.left_out, len(self.stray)
+        return [frame.opener(number, self.name), *map(str, (*used, len(self.doubtful), len(self.rejected)))]
 
     def values(self) -> dict[str, Any]:
         """For the script."""
@@ -65,6 +75,7 @@ class TrainedOn:
             "excluded": frame.excluded_text(self.excluded_voxels),
             "labels": frame.rounded_places(self.labels),
             "given": frame.rounded_places(self.moved()),
+            "stray": frame.rounded_places(self.stray),
             "doubtful": frame.rounded_places(self.doubtful),
             "rejected": frame.rounded_places(self.rejected),
             "view": self.planes and {"planes": self.planes},

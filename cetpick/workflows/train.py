@@ -247,6 +247,8 @@ def train_and_save(
         "added": {of.info.name: int(of.chosen.sum()) for of in labelled if of.chosen.any()},
         "rejected": {of.info.name: len(of.rejected) for of in labelled if len(of.rejected)},
     }
+    strays = zip(labelled, trained.stray, strict=True)
+    stray = {of.info.name: places.round(2).tolist() for of, places in strays if len(places)}
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), **known}
     provenance["training"] = identity
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
@@ -258,6 +260,7 @@ def train_and_save(
         "training": {
             "steps": len(trained.log),
             **known,
+            "stray_labels": stray,
             "identity": identity,
             "resumed": checkpoint.resumed,
             "recipe": trained.recipe,
