@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -168,30 +168,19 @@ def scout(
         known = [replace(e, labels=e.labels[h != 1 - half]) for e, h in zip(examples, halves, strict=True)]
         recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
         network, log = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
-        of_labels: list[Ranks] = []
-        of_surroundings: list[Ranks] = []
-        places: list[Points] = []
-        scores: list[Ranks] = []
-        for example, h in zip(known, halves, strict=True):
-            radius = model.diameter / 2 / example.voxel_size
-            xyz, score = candidates(network, model, example)
-            unknown = ~within(xyz, np.vstack([example.labels, example.rejected]), radius)
-            tomogram = len(places)
-            places.append(xyz[unknown])
-            scores.append(score[unknown])
-            hidden = examples[tomogram].labels[h == 1 - half]
-            of_labels.append(label_scores(hidden, places[-1], scores[-1], radius=radius))
-            # a label that was not found may be one with a neighbour that was
-            of_surroundings.append(label_scores(hidden, xyz, score, radius=2 * radius))
-            matches = label_matches(hidden, places[-1], scores[-1], radius=NEAR * model.diameter / example.voxel_size)
-            seen[tomogram][h == 1 - half] = np.vstack([places[-1], np.full(3, np.nan)])[matches]
-        pooled = np.concatenate(scores)
+        looks = [
+            _look(network, model, known_of, of.labels[h == 1 - half])
+            for known_of, of, h in zip(known, examples, halves, strict=True)
+        ]
+        for centres, h, look in zip(seen, halves, looks, strict=True):
+            centres[h == 1 - half] = look.centres
+        pooled = np.concatenate([look.scores for look in looks])
         hidden_labels.append(np.concatenate(halves) == 1 - half)
-        ranks[hidden_labels[-1]] = label_ranks(np.concatenate(of_labels), pooled)
-        around[hidden_labels[-1]] = label_ranks(np.concatenate(of_surroundings), pooled)
+        ranks[hidden_labels[-1]] = label_ranks(np.concatenate([look.at_hidden for look in looks]), pooled)
+        around[hidden_labels[-1]] = label_ranks(np.concatenate([look.around_hidden for look in looks]), pooled)
         listed.append(pooled)
         scouts.append(Scout(log=log, ranks=ranks[hidden_labels[-1]]))
-        found.append([(xyz, label_ranks(score, pooled)) for xyz, score in zip(places, scores, strict=True)])
+        found.append([(look.places, label_ranks(look.scores, pooled)) for look in looks])
     joined = [_join(e, model.diameter, *pair) for e, *pair in zip(examples, *found, strict=True)]
     shortest = min(map(len, listed))
     stray = _stray(ranks, around, shortest)
@@ -230,6 +219,48 @@ def scout(
         count=Count(*(max(float(labels), number + shown) for number in hidden)),
         unlabelled=[points for points, _ in joined],
         ranks=[ranks for _, ranks in joined],
+    )
+
+
+class _Look(NamedTuple):
+    """What a scout makes of a tomogram.
+
+    Attributes:
+        places: (n, 3) of its candidates away from labels it was shown and from rejected places, stored voxels.
+        scores: (n,) of these.
+        at_hidden: (k,) scores at the labels it was not shown, 0 where it found nothing.
+        around_hidden: (k,) the best scores within a diameter of these, of all candidates.
+        centres: (k, 3) where it sees them, NaN where it found nothing near.
+    """
+
+    places: Points
+    scores: Ranks
+    at_hidden: Ranks
+    around_hidden: Ranks
+    centres: Points
+
+
+def _look(network: Any, model: ModelSettings, known: Example, hidden: Points) -> _Look:
+    """See _Look.
+
+    Args:
+        network: the scout.
+        model: working grid and network.
+        known: a tomogram with the labels that it was shown.
+        hidden: (k, 3) those that it was not, stored voxels.
+    """
+    diameter = model.diameter / known.voxel_size
+    xyz, score = candidates(network, model, known)
+    unknown = ~within(xyz, np.vstack([known.labels, known.rejected]), diameter / 2)
+    places, scores = xyz[unknown], score[unknown]
+    matches = label_matches(hidden, places, scores, radius=NEAR * diameter)
+    return _Look(
+        places=places,
+        scores=scores,
+        at_hidden=label_scores(hidden, places, scores, radius=diameter / 2),
+        # a label that was not found may be one with a neighbour that was
+        around_hidden=label_scores(hidden, xyz, score, radius=diameter),
+        centres=np.vstack([places, np.full(3, np.nan)])[matches],
     )
 
 
