@@ -294,6 +294,18 @@ def measure_contrast(response: Response, xyz: Points, *, seed: int = 0) -> Contr
     return Contrast(here=here, there=there)
 
 
+def outshone(response: Response, xyz: Points) -> Floats:
+    """How large a share of a tomogram answers less than each of the points (n, 3), stored voxels; shape (n,).
+
+    Where most of the points are bright, the share that answers more. NaN outside of the data.
+    """
+    values = np.sort(response.values[np.isfinite(response.values)])
+    there = response.at(xyz)
+    shares = np.where(np.isfinite(there), np.searchsorted(values, there) / max(1, len(values)), np.nan)
+    bright: Floats = 1 - shares
+    return bright if (bright > 0.5).sum() > (shares > 0.5).sum() else shares
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shift:
     """By how much all labels sit off.

@@ -57,6 +57,7 @@ class Example:
         doubtful: (m, 3) places that count less as background, stored voxels.
         weights: (m,) what those count, 0 to 1.
         rejected: (k, 3) places that are background for certain, stored voxels.
+        stray: (j, 3) labels that are probably no particles, stored voxels: neither particles nor background.
     """
 
     tomogram: Tomogram
@@ -66,6 +67,7 @@ class Example:
     doubtful: Points = field(default_factory=lambda: np.empty((0, 3)))
     weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     rejected: Points = field(default_factory=lambda: np.empty((0, 3)))
+    stray: Points = field(default_factory=lambda: np.empty((0, 3)))
 
     @property
     def fair(self) -> NDArray[np.bool_]:
@@ -121,8 +123,8 @@ class TrainingVolume:
             volume, present = np.pad(volume, padding), np.pad(present, padding)
         points = {
             "centres": example.on_working_grid(example.labels),
-            "doubtful": example.on_working_grid(example.doubtful),
-            "weights": example.weights,
+            "doubtful": example.on_working_grid(np.vstack([example.doubtful, example.stray])),
+            "weights": np.append(example.weights, np.zeros(len(example.stray))),
             "rejected": example.on_working_grid(example.rejected),
         }
         return cls(

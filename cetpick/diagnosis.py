@@ -120,9 +120,10 @@ def warn_of_stray(names: Sequence[str], stray: Sequence[Points], labels: int) ->
     if places:
         are = "is probably no particle" if len(places) == 1 else "are probably no particles"
         warnings.warn(
-            f"{len(places)} of {labels} labels {are}, and not learned from: a network trained on half of the others "
-            f"ranks these high, but not {'; '.join(places[:LISTED])}{'; ...' * (len(places) > LISTED)} (voxels). The "
-            "training report and `cetpick check` draw them; give with --added what is a particle all the same",
+            f"{len(places)} of {labels} labels {are}, and not learned from: {'; '.join(places[:LISTED])}"
+            f"{'; ...' * (len(places) > LISTED)} (voxels). No density stands out there, and a network trained on half "
+            "of the others ranks these far ahead. The training report and `cetpick check` draw the places. Take them "
+            "out of the labels; what is a particle all the same is learned when it is given with --added instead",
             CetpickWarning,
             stacklevel=3,
         )

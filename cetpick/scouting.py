@@ -35,6 +35,7 @@ from cetpick.calibration import (
     within,
 )
 from cetpick.config import ModelSettings, TrainSettings
+from cetpick.contrast import measure_response, outshone
 from cetpick.dataset import Example
 from cetpick.errors import CetpickWarning
 from cetpick.geometry import Points
@@ -58,6 +59,8 @@ ENOUGH = 8
 """Labels that have to be found again to tell it."""
 STILL = 0.3
 """Standard deviation of the logarithm of the scouts' number by look-alikes that these rank, and score, as particles."""
+BLANK = 0.8
+"""Share of a tomogram that answers less to a blob filter than particles do."""
 BOTH = 2
 """Marks labels that both scouts are shown."""
 
@@ -100,7 +103,8 @@ class Scouting:
             scouts; infinite where only one found something.
         labels: for each training tomogram its labels (n, 3), moved towards the centres if they lie beside them; those
             that are stray as well.
-        stray: for each which of its labels (n,) rank so far behind the others that they are probably no particles.
+        stray: for each which of its labels (n,) are probably no particles: they rank far behind the others, and nothing
+            is seen there.
         scatter: how far labels typically lie from where the scout that was not shown them puts them, diameters.
         scouts: the two.
     """
@@ -183,7 +187,9 @@ def scout(
         found.append([(look.places, label_ranks(look.scores, pooled)) for look in looks])
     joined = [_join(e, model.diameter, *pair) for e, *pair in zip(examples, *found, strict=True)]
     shortest = min(map(len, listed))
-    stray = _stray(ranks, around, shortest)
+    stray = _behind(ranks, around, shortest)
+    if stray.any():
+        stray &= np.concatenate([_blank(e, model.diameter) for e in examples])
     told = np.concatenate([ranks[of & ~stray] for of in hidden_labels])
     # each scout was shown half of the labels, and all that were chosen: they are not among the candidates it is counted
     # with
@@ -264,19 +270,27 @@ def _look(network: Any, model: ModelSettings, known: Example, hidden: Points) ->
     )
 
 
-def _stray(ranks: Ranks, around: Ranks, candidates: int) -> NDArray[np.bool_]:
-    """Which labels (n,) are stray, see stray_labels.
+def _behind(ranks: Ranks, around: Ranks, candidates: int) -> NDArray[np.bool_]:
+    """Which labels (n,) rank far behind the others, see stray_labels.
 
     Args:
-        ranks: (n,) of all labels; NaN for those that both scouts were shown, which are never stray.
+        ranks: (n,) of all labels; NaN for those that both scouts were shown, which tell nothing.
         around: like ranks, of what is best within a diameter of each.
         candidates: how many there are.
     """
-    stray = np.zeros(len(ranks), bool)
+    behind = np.zeros(len(ranks), bool)
     tried = ~np.isnan(ranks)
     # what a scout learned by heart may score above all that is unlabelled
-    stray[tried] = stray_labels(np.where(np.isinf(ranks), np.maximum(around, 1), ranks)[tried], candidates)
-    return stray
+    behind[tried] = stray_labels(np.where(np.isinf(ranks), np.maximum(around, 1), ranks)[tried], candidates)
+    return behind
+
+
+def _blank(example: Example, diameter: float) -> NDArray[np.bool_]:
+    """At which labels (n,) of a tomogram no density of the particle's size is seen; at none unless it is at most."""
+    tomogram = example.tomogram
+    shares = outshone(measure_response(tomogram.data, tomogram.info.grid, diameter=diameter), example.labels)
+    blank: NDArray[np.bool_] = shares < BLANK
+    return blank if 2 * blank.sum() < len(blank) else np.zeros(len(blank), bool)
 
 
 def _with_scores(hidden: Count, scores: Sequence[Ranks]) -> Count:

@@ -76,7 +76,6 @@ class TrainedModel:
         recipe: settings of the final training beyond those given, for the record.
         examples: the tomograms, with labels and places as the final training had them.
         given: labels of each as they were given, (n, 3), voxels; without those that nothing is learned from.
-        stray: labels of each that are probably no particles, (m, 3), voxels: nothing is learned from them.
         scouts: how they fared; none in `paper` mode, or where the number of particles is given.
     """
 
@@ -86,7 +85,6 @@ class TrainedModel:
     recipe: dict[str, Any]
     examples: Sequence[Example]
     given: Sequence[Points]
-    stray: Sequence[Points]
     scouts: Sequence[Scout] = ()
 
 
@@ -200,7 +198,6 @@ def train(
     if sum(e.fair.sum() for e in examples) < FEWEST_LABELS:  # too few to tell by
         examples = [replace(e, chosen=None) for e in examples]
     given = [example.labels for example in examples]
-    stray = [labels[:0] for labels in given]
     skewness = [e.prepared.skewness for e in examples]
     _warn_of_opposites([e.tomogram.info for e in examples], skewness)
     model = replace(model, skewness=float(np.mean(skewness)))
@@ -217,7 +214,7 @@ def train(
         network, log = optimise(recipe, progress, checkpoint=checkpoint)
         model = replace(model, threshold=PAPER_THRESHOLD)
         return TrainedModel(
-            network=network, settings=model, log=log, recipe=asdict(paper), examples=examples, given=given, stray=stray
+            network=network, settings=model, log=log, recipe=asdict(paper), examples=examples, given=given
         )
 
     labels = sum(len(e.labels) for e in examples)
@@ -235,15 +232,16 @@ def train(
     if settings.hidden == "peaks" or hint is None:
         scouting = scout(settings, model, examples, device, progress, checkpoint)
         count, scatter, scouts = scouting.count, scouting.scatter, scouting.scouts
-        examples = [replace(e, labels=moved) for e, moved in zip(examples, scouting.labels, strict=True)]
-        stray = [labels[of] for labels, of in zip(given, scouting.stray, strict=True)]
-        warn_of_stray([e.tomogram.info.name for e in examples], stray, labels)
+        strays = [labels[of] for labels, of in zip(given, scouting.stray, strict=True)]
+        warn_of_stray([e.tomogram.info.name for e in examples], strays, labels)
+        examples = [
+            replace(_with_labels(replace(e, labels=moved), ~of), stray=places)
+            for e, moved, of, places in zip(examples, scouting.labels, scouting.stray, strays, strict=True)
+        ]
         given = [labels[~of] for labels, of in zip(given, scouting.stray, strict=True)]
-        examples = [_with_labels(e, ~of) for e, of in zip(examples, scouting.stray, strict=True)]
         labels = sum(map(len, given))
         if settings.hidden == "peaks":
             places = scouting.doubtful(SPARED * count.high - labels)
-            places = [np.vstack(of) for of in zip(places, stray, strict=True)]
             weight = doubt(labels, count.expected - labels)
             examples = [
                 replace(e, doubtful=d, weights=np.full(len(d), weight)) for e, d in zip(examples, places, strict=True)
@@ -296,14 +294,7 @@ def train(
     if judged:
         warn_of_unlike(outcomes, threshold)
     return TrainedModel(
-        network=network,
-        settings=model,
-        log=log,
-        recipe=told,
-        examples=examples,
-        given=given,
-        stray=stray,
-        scouts=scouts,
+        network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
     )
 
 

@@ -66,34 +66,55 @@ def test_scouts_find_hidden_particles_and_count_them(tiny: TinySet) -> None:
     assert (distance < 5).mean() >= 0.7
 
 
-def test_a_label_where_no_particle_is_is_stray_and_counts_for_nothing(
+def test_labels_that_rank_far_behind_where_nothing_is_seen_are_stray_and_count_for_nothing(
     tiny: TinySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten labels among the first fifteen candidates, and two that no candidate is near, one of them beside a label."""
+    """Nine labels among the first fifty candidates, and three that are not found."""
     truth = tiny.truth["one"][:10]
     beside = truth[0] + np.array([0.9 * tiny.diameter / 10, 0, 0])
-    far = np.array([[400.0, 0, 0], [400, 0, 50]])
-    monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
+    labels = np.vstack([truth, beside, background(tiny)])
     others = np.random.default_rng(0).uniform((0, 0, 200), (20, 20, 220), (300, 3))
-    found = np.vstack([truth, others])
+    found = np.insert(others, np.arange(9) * 5, truth[:9], axis=0)
+    monkeypatch.setattr(scouting, "optimise", lambda *_, **__: (None, []))
     monkeypatch.setattr(scouting, "candidates", lambda *_: (found, np.linspace(0.9, 0.1, len(found))))
-    settings, model, [example] = examples(tiny, np.vstack([truth, beside[None], far[:1]]))
+    counted, estimate = [], scouting.estimate_count
+    monkeypatch.setattr(scouting, "estimate_count", lambda ranks, *a: counted.append(len(ranks)) or estimate(ranks, *a))
+    settings, model, [example] = examples(tiny, labels)
     result = scout(settings, model, [example], torch.device("cpu"))
+    # one is on density, one has a neighbour that was found
     assert result.stray[0].tolist() == [False] * 11 + [True]
-    assert result.count.low >= 11
-    without = scout(settings, model, [replace(example, labels=example.labels[:11])], torch.device("cpu"))
-    assert result.count == pytest.approx(without.count, rel=0.05)
+    assert counted == [11]
     # nor is a label that was found by looking at picks
     chosen = np.arange(12) == 11
     assert not scout(settings, model, [replace(example, chosen=chosen)], torch.device("cpu")).stray[0].any()
+    # in a tomogram of its own nothing can be compared with it
+    alone = [replace(example, labels=labels[:11]), replace(example, labels=labels[11:])]
+    assert [of.any() for of in scout(settings, model, alone, torch.device("cpu")).stray] == [False, False]
+
+
+def background(tiny: TinySet) -> np.ndarray:
+    """A place (1, 3) more than a diameter from every particle."""
+    depth, height, width = tiny.shape
+    places = np.random.default_rng(0).uniform((0, 0, 4), (width - 1, height - 1, depth - 5), (1000, 3))
+    return places[~within(places, tiny.truth["one"], tiny.diameter / 10)][:1]
+
+
+def test_density_is_seen_at_particles_alone(tiny: TinySet) -> None:
+    _, _, [example] = examples(tiny, np.vstack([tiny.truth["one"], background(tiny)]))
+    number = len(example.labels) - 1
+    assert scouting._blank(example, tiny.diameter).tolist() == [False] * number + [True]
+    bright = replace(example.tomogram, data=-example.tomogram.data)
+    assert scouting._blank(replace(example, tomogram=bright), tiny.diameter).tolist() == [False] * number + [True]
+    # where most are on nothing, it tells nothing
+    nowhere = np.repeat(background(tiny), number + 1, axis=0)
+    with_one = np.vstack([nowhere, tiny.truth["one"][:1]])
+    assert not scouting._blank(replace(example, labels=with_one), tiny.diameter).any()
+    assert scouting._blank(replace(example, labels=nowhere[:0]), tiny.diameter).tolist() == []
 
 
 def test_scouts_tell_a_label_that_is_none(tiny: TinySet) -> None:
-    truth = tiny.truth["one"]
-    depth, height, width = tiny.shape
-    places = np.random.default_rng(1).uniform(0, (width - 1, height - 1, depth - 1), (100, 3))
-    wrong = places[~within(places, truth, tiny.diameter / 10)][:1]
-    found = scout(*examples(tiny, np.vstack([truth[:9], wrong])), torch.device("cpu"))
+    labels = np.vstack([tiny.truth["one"][:9], background(tiny)])
+    found = scout(*examples(tiny, labels), torch.device("cpu"))
     assert found.stray[0].tolist() == [False] * 9 + [True]
 
 

@@ -52,7 +52,7 @@ def write_training_report(
 
 
 def _trained_on(trained: TrainedModel, number: int, labels: int, *, with_slices: bool) -> TrainedOn:
-    example, stray, diameter = trained.examples[number], trained.stray[number], trained.settings.diameter
+    example, diameter = trained.examples[number], trained.settings.diameter
     info = example.tomogram.info
     return TrainedOn(
         name=info.name,
@@ -60,8 +60,8 @@ def _trained_on(trained: TrainedModel, number: int, labels: int, *, with_slices:
         diameter=diameter,
         given=trained.given[number],
         labels=example.labels,
-        left_out=labels - len(example.labels) - len(stray),
-        stray=stray,
+        left_out=labels - len(example.labels) - len(example.stray),
+        stray=example.stray,
         doubtful=example.doubtful,
         rejected=example.rejected,
         excluded_voxels=vars(example.prepared.exclusions),

@@ -160,7 +160,7 @@ class TomogramRecord:
         excluded_picks: how many more candidates with a score from the model's threshold on lie where nothing counts.
         warnings: that were given.
         cut: which of the candidates are picks.
-        labels: x, y, z of the labels in it that the model was trained on, voxels; none when they are not known.
+        labels: x, y, z of the labels in it that the training was given, voxels; none when they are not known.
         rejected: x, y, z of places that are no particles, voxels; nothing within half a diameter is a candidate.
         rejected_candidates: how many were left out for that.
         picks: how many are.

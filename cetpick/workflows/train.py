@@ -59,7 +59,7 @@ class TrainSummary:
         record: the run's record beside it.
         report: its report beside it, None when none was made now.
         settings: of the model.
-        labels: number of labels used.
+        labels: number of labels given.
         rejected: number of places that were given as no particles.
         done_before: the model was there already, made by this very training.
     """
@@ -247,8 +247,7 @@ def train_and_save(
         "added": {of.info.name: int(of.chosen.sum()) for of in labelled if of.chosen.any()},
         "rejected": {of.info.name: len(of.rejected) for of in labelled if len(of.rejected)},
     }
-    strays = zip(labelled, trained.stray, strict=True)
-    stray = {of.info.name: places.round(2).tolist() for of, places in strays if len(places)}
+    stray = {e.tomogram.info.name: e.stray.round(2).tolist() for e in trained.examples if len(e.stray)}
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), **known}
     provenance["training"] = identity
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
