@@ -60,7 +60,7 @@ ENOUGH = 8
 STILL = 0.3
 """Standard deviation of the logarithm of the scouts' number by look-alikes that these rank, and score, as particles."""
 BLANK = 0.8
-"""Share of a tomogram that answers less to a blob filter than particles do."""
+"""At places with density at least this share of a tomogram answers less to a blob filter."""
 BOTH = 2
 """Marks labels that both scouts are shown."""
 
