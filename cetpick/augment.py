@@ -84,7 +84,7 @@ def looks(poses: Sequence[Pose], volumes: Sequence[Tensor]) -> Tensor:
         [*pose.middle[1:], *pose.turn[0], *pose.turn[1], *volume.shape[1:]]
         for pose, volume in zip(poses, volumes, strict=True)
     ]
-    told = torch.tensor(numbers).to(device)[..., None, None]
+    told = torch.tensor(numbers).to(device, non_blocking=True)[..., None, None]
     y, x = (torch.arange(n, device=device) - (n - 1) / 2 for n in poses[0].shape[1:])
     row = told[:, 0] + told[:, 2] * y[:, None] + told[:, 3] * x
     column = told[:, 1] + told[:, 4] * y[:, None] + told[:, 5] * x
@@ -125,7 +125,8 @@ def vary_grey(crops: Tensor, generator: torch.Generator, *, contrast: float, shi
     factor = 1 + contrast * (2 * torch.rand(batch, generator=generator) - 1)
     offset = shift * torch.randn(batch, generator=generator)
     sigma = noise * torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < 0.5)
-    factor, offset, sigma = torch.stack([factor, offset, sigma]).to(crops.device, crops.dtype)
+    told = torch.stack([factor, offset, sigma]).to(crops.device, crops.dtype, non_blocking=True)
+    factor, offset, sigma = told
     # made where it is used: on a CPU it would take a GPU's step as long again
     seed = int(torch.randint(2**62, (), generator=generator))
     white = torch.empty_like(crops).normal_(generator=torch.Generator(crops.device).manual_seed(seed))

@@ -218,7 +218,7 @@ class CropSampler:
             doubtful.append(places)
             weights.append(torch.from_numpy(volume.weights[near]))
         padded = [
-            pad_sequence(of, batch_first=True, padding_value=filling).to(at.device)
+            pad_sequence(of, batch_first=True, padding_value=filling).to(at.device, non_blocking=True)
             for of, filling in ((centres, FAR), (doubtful, FAR), (weights, 1.0))
         ]
         return Batch(
@@ -227,14 +227,14 @@ class CropSampler:
             centres=padded[0],
             doubtful=padded[1],
             weights=padded[2],
-            uniform=(drawn >= self._known).to(at.device),
+            uniform=(drawn >= self._known).to(at.device, non_blocking=True),
         )
 
 
 def to_cells(centres: Tensor, stride: tuple[int, int, int]) -> Tensor:
     """Points (..., 3) x, y, z in voxels to heatmap cells of `stride` (z, y, x) voxels; cell i covers i*s to i*s+s-1."""
-    steps = torch.tensor(stride[::-1], dtype=centres.dtype, device=centres.device)
-    return (centres + 0.5) / steps - 0.5
+    axes = zip(centres.unbind(-1), stride[::-1], strict=True)
+    return torch.stack([(axis + 0.5) / step - 0.5 for axis, step in axes], dim=-1)
 
 
 def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[float, float, float]) -> Tensor:
@@ -252,11 +252,11 @@ def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[
         return centres.new_zeros((len(centres), 1, *shape))
     heatmap = _gaussians(centres, shape, sigma).amax(dim=1)
     heatmap = torch.where(heatmap < KERNEL_CUT, 0, heatmap)
-    nearest = centres.round().long()
-    limits = torch.tensor(shape[::-1], device=centres.device)
-    item, label = ((nearest >= 0) & (nearest < limits)).all(dim=-1).nonzero(as_tuple=True)
-    inside = nearest[item, label]
-    heatmap[item, inside[:, 2], inside[:, 1], inside[:, 0]] = 1
+    depth, height, width = shape
+    x, y, z = centres.round().long().unbind(-1)
+    inside = (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    at = ((z * height + y) * width + x).where(inside, 0)
+    heatmap.view(len(centres), -1).scatter_reduce_(1, at, inside.to(heatmap.dtype), "amax")
     return heatmap[:, None]
 
 
