@@ -33,7 +33,7 @@ from cetpick.training import model_settings, train
 from cetpick.workflows.curate import CurateSummary, _drawn, compare, run_curate, separated
 from cetpick.workflows.inputs import InputOptions, foreign_files, open_labelled, open_training, read_places
 from cetpick.workflows.pick import _warn_of_untrained
-from cetpick.workflows.suggest import choose, run_suggest
+from cetpick.workflows.suggest import choose, enough, run_suggest
 from tests.conftest import Run, TinySet, noise_and_models
 
 DIAMETER = 60.0
@@ -499,6 +499,16 @@ def test_answers_to_drawn_places_tell_the_number_where_scores_promise_too_many()
     assert count_from_answers([0.9] * 100, [0.9] * 20, [True] * 18 + [False] * 2).expected == pytest.approx(90, abs=1)
 
 
+def test_as_many_places_are_drawn_as_hold_so_many_particles() -> None:
+    scores = [0.9] * 40 + [0.3] * 60 + [0.0] * 900
+    share = (40 * 0.9**2 + 60 * 0.3**2) / (40 * 0.9 + 60 * 0.3)  # particles among places, by these scores
+    assert enough(scores, 30) == pytest.approx(30 / share, abs=1)
+    found = np.mean([chosen([scored("t", scores)], enough(scores, 30), seed=seed)["score"].sum() for seed in range(50)])
+    assert found == pytest.approx(30, rel=0.05)
+    assert enough(scores, 60) == len(scores)  # 54 are all there are
+    assert enough([1.0] * 10, 3) == 3
+
+
 def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:
     tables = [scored(f"t{i}", [0.5 + 0.01 * i + 0.001 * j for j in range(30)]) for i in range(9)]
     found = chosen(tables, 20)["tomogram"].value_counts()
@@ -527,8 +537,9 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     (name, *_) = names = list(places["tomogram"].unique())
     assert len(names) == 2
     assert f"3dmod {name}.mrc out/suggest/models/{name}.mod" in out
+    assert f"by their scores about {places['score'].sum():.0f} of these 10 are particles\n" in out
     chosen = json.loads((data / "out" / "suggest" / "suggest.json").read_text())
-    assert chosen["settings"] == {"number": 10, "tomograms": None, "seed": 0}
+    assert chosen["settings"] == {"number": 10, "particles": None, "tomograms": None, "seed": 0}
     assert set(chosen["inputs"]) == {str(of) for of in Path("out/candidates").iterdir()}
     assert set(chosen["outputs"]) == {str(of) for of in Path("out/suggest").rglob("*.*") if of.name != "suggest.json"}
     model = data / "out" / "suggest" / "models" / f"{name}.mod"
@@ -578,6 +589,25 @@ def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:
         data / "out", number=30, tomograms=3, labels=[data / "labels", data / "again"], overwrite=True
     ).places
     assert set(twice["labels"][twice["tomogram"] == name]) == {len(first)}
+
+
+@pytest.mark.usefixtures("probabilities")
+def test_places_are_asked_for_by_their_particles(data: Path, cetpick: Run) -> None:
+    code, out, _ = cetpick("suggest", "out", "--particles", 4, "--tomograms", 3)
+    places = pd.read_csv(data / "out/suggest/suggested.csv")
+    assert code == 0
+    assert places["score"].sum() == pytest.approx(4, abs=1.5)
+    assert f"of these {len(places)} are particles" in out
+    code, _, err = cetpick("suggest", "out", "--particles", 4, "--number", 10, "--overwrite")
+    assert code == 2
+    assert "give --number or --particles" in err
+
+
+def test_particles_are_not_told_by_scores_that_are_no_probabilities(data: Path, cetpick: Run) -> None:
+    code, _, err = cetpick("suggest", "out", "--particles", 4)
+    assert code == 2
+    assert "no probabilities" in err
+    assert not (data / "out/suggest").exists()
 
 
 @pytest.mark.usefixtures("probabilities")

@@ -13,7 +13,13 @@ from cetpick.cli import options as opt
 
 def suggest(
     results: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cetpick pick`.")],
-    number: Annotated[int, typer.Option("--number", "-n", metavar="N", help="How many places.")] = 20,
+    number: Annotated[
+        int | None, typer.Option("--number", "-n", metavar="N", help="How many places; 20 by default.")
+    ] = None,
+    particles: Annotated[
+        int | None,
+        typer.Option("--particles", metavar="N", help="As many places as hold N particles, by their scores."),
+    ] = None,
     tomograms: Annotated[
         int | None,
         typer.Option("--tomograms", metavar="N", help="In at most N tomograms; by default one for 5 places."),
@@ -33,18 +39,21 @@ def suggest(
     Examples:
       cetpick suggest picks
 
-      cetpick suggest picks --number 50 --tomograms 5
+      cetpick suggest picks --particles 20 --tomograms 3
     """
     from cetpick.workflows.suggest import run_suggest
 
     summary = run_suggest(
-        results, number=number, tomograms=tomograms, labels=labels or [], seed=seed, overwrite=overwrite
-    )
+        results, number=number, particles=particles, tomograms=tomograms, labels=labels or [], seed=seed,
+        overwrite=overwrite,
+    )  # fmt: skip
     if as_json:
         opt.print_json(vars(summary) | {"places": summary.places.to_dict("records")})
         return
     rounded = summary.places.round({"x": 1, "y": 1, "z": 1, "score": 3})
     opt.print_table([{str(name): value for name, value in row.items()} for row in rounded.to_dict("records")])
+    if summary.expected is not None:
+        typer.echo(f"by their scores about {summary.expected:.0f} of these {len(summary.places)} are particles")
     if len(summary.places) < summary.asked:
         typer.echo(f"{len(summary.places)} places: these tomograms have no more candidates off the labels")
     for name, model in summary.models.items():

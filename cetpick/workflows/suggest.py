@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cetpick.calibration import sampling_chances, systematic_sample, within
 from cetpick.errors import InputError
@@ -43,6 +45,7 @@ class SuggestSummary:
         models: for 3dmod, by tomogram.
         tomograms: paths, by name.
         asked: how many places were asked for.
+        expected: how many of them are particles by their scores; None where these are no probabilities.
     """
 
     output: Path
@@ -51,12 +54,14 @@ class SuggestSummary:
     models: dict[str, Path]
     tomograms: dict[str, Path]
     asked: int
+    expected: float | None
 
 
 def run_suggest(
     results: Path,
     *,
-    number: int = NUMBER,
+    number: int | None = None,
+    particles: int | None = None,
     tomograms: int | None = None,
     labels: Sequence[Path] = (),
     seed: int = 0,
@@ -70,7 +75,8 @@ def run_suggest(
 
     Args:
         results: output folder of `pick`.
-        number: of places.
+        number: of places; NUMBER by default.
+        particles: instead of a number, as many places as hold so many particles by their scores.
         tomograms: at most so many; by default one for each A_TOMOGRAM places.
         labels: files of further places that are known already.
         seed: of the draw.
@@ -82,14 +88,22 @@ def run_suggest(
     Warns:
         CetpickWarning: an edited model was put into `edited`.
     """
-    if number < 1 or (tomograms is not None and tomograms < 1):
-        raise InputError("unusable number", expected="at least 1", found=number if number < 1 else tomograms)
+    if bad := [n for n in (number, particles, tomograms) if n is not None and n < 1]:
+        raise InputError("unusable number", expected="at least 1", found=bad[0])
+    if number is not None and particles is not None:
+        raise InputError("two numbers of places", cure="give --number or --particles")
     output = results / FOLDER
     records, model = read_results(results)
     infos = {result.info.name: result.info for result in records}
     names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, RECORD, *(f"{MODELS}/{name}.mod" for name in infos)]
     prepare_output(output, names, overwrite=overwrite, inputs=labels, option=None)
-    record = RunRecord("suggest", {"number": number, "tomograms": tomograms, "seed": seed})
+    calibrated = all(result.maker.calibrated for result in records)
+    if particles is not None and not calibrated:
+        raise InputError(
+            "these scores are no probabilities, so they do not tell how many places are particles",
+            file=results,
+            cure="give --number, how many places to look at",
+        )
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
     tables, read = [], [file.source for _, file in pairs if file.source]
     for result in records:
@@ -106,12 +120,25 @@ def run_suggest(
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
-    places = choose(candidates, number=number, tomograms=tomograms, seed=seed)
+    asked = number or NUMBER if particles is None else enough(candidates["score"], particles)
+    places = choose(candidates, number=asked, tomograms=tomograms, seed=seed)
     # without them `curate` tells no number, and where scores are no probabilities it could not
-    told = candidates["tomogram"].isin(places["tomogram"]) & all(result.maker.calibrated for result in records)
+    told = candidates["tomogram"].isin(places["tomogram"]) & calibrated
     considered = candidates.loc[told, ["tomogram", "score"]]
+    expected = float(places["score"].sum()) if calibrated else None
+    record = RunRecord("suggest", {"number": asked, "particles": particles, "tomograms": tomograms, "seed": seed})
     record.add_inputs(dict.fromkeys(read))
-    return _written(output, places, considered, infos, model.diameter, number, record)
+    return _written(output, places, considered, infos, model.diameter, asked, expected, record)
+
+
+def enough(scores: ArrayLike, particles: float) -> int:
+    """How many places `choose` has to draw for so many particles, by scores that are probabilities; all if need be."""
+    values = np.asarray(scores, np.float64)
+
+    def held(number: int) -> float:
+        return float(sampling_chances(values.clip(LEAST), number) @ values)
+
+    return bisect.bisect_left(range(len(values)), particles - 1e-6, lo=1, hi=len(values), key=held)
 
 
 def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed: int) -> pd.DataFrame:
@@ -141,6 +168,7 @@ def _written(
     infos: dict[str, TomogramInfo],
     diameter: float,
     asked: int,
+    expected: float | None,
     record: RunRecord,
 ) -> SuggestSummary:
     parts = {str(name): rows[["x", "y", "z", "score"]] for name, rows in places.groupby("tomogram", sort=False)}
@@ -166,6 +194,6 @@ def _written(
         record.values["models"] = {model.name: Stamp.of(model) for model in models.values()}
         record.write(output / RECORD)
     return SuggestSummary(
-        output=output, places=places, star=star, models=models, asked=asked,
+        output=output, places=places, star=star, models=models, asked=asked, expected=expected,
         tomograms={name: infos[name].path for name in parts},
     )  # fmt: skip
