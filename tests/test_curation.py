@@ -507,6 +507,13 @@ def test_as_many_places_are_drawn_as_hold_so_many_particles() -> None:
     assert found == pytest.approx(30, rel=0.05)
     assert enough(scores, 60) == len(scores)  # 54 are all there are
     assert enough([1.0] * 10, 3) == 3
+    # in the tomograms that are opened, whatever the others hold
+    tables = [scored("clean", [0.9] * 40), *(scored(f"t{i}", [0.3] * 40) for i in range(9))]
+    drawn = [choose(pd.concat(tables), number=None, particles=9, tomograms=2, seed=seed) for seed in range(20)]
+    assert {found["tomogram"].nunique() for found in drawn} == {2}
+    assert all(found["score"].sum() == pytest.approx(9, abs=1.5) for found in drawn)
+    with pytest.raises(InputError, match="more --particles asked for"):
+        choose(pd.concat(tables[1:]), number=None, particles=20, tomograms=1, seed=0)
 
 
 def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:

@@ -18,7 +18,11 @@ def suggest(
     ] = None,
     particles: Annotated[
         int | None,
-        typer.Option("--particles", metavar="N", help="As many places as hold N particles, by their scores."),
+        typer.Option(
+            "--particles",
+            metavar="N",
+            help="Instead of --number: as many places as hold about N particles, if scores are right.",
+        ),
     ] = None,
     tomograms: Annotated[
         int | None,

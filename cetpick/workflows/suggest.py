@@ -120,42 +120,60 @@ def run_suggest(
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
-    asked = number or NUMBER if particles is None else enough(candidates["score"], particles)
-    places = choose(candidates, number=asked, tomograms=tomograms, seed=seed)
+    if particles is None:
+        number = number or NUMBER
+    places = choose(candidates, number=number, particles=particles, tomograms=tomograms, seed=seed)
     # without them `curate` tells no number, and where scores are no probabilities it could not
     told = candidates["tomogram"].isin(places["tomogram"]) & calibrated
     considered = candidates.loc[told, ["tomogram", "score"]]
     expected = float(places["score"].sum()) if calibrated else None
-    record = RunRecord("suggest", {"number": asked, "particles": particles, "tomograms": tomograms, "seed": seed})
+    record = RunRecord("suggest", {"number": number, "particles": particles, "tomograms": tomograms, "seed": seed})
     record.add_inputs(dict.fromkeys(read))
-    return _written(output, places, considered, infos, model.diameter, asked, expected, record)
+    return _written(output, places, considered, infos, model.diameter, number or len(places), expected, record)
 
 
 def enough(scores: ArrayLike, particles: float) -> int:
-    """How many places `choose` has to draw for so many particles, by scores that are probabilities; all if need be."""
+    """How many places have to be drawn for so many particles, by scores that are probabilities; all if need be."""
     values = np.asarray(scores, np.float64)
 
     def held(number: int) -> float:
         return float(sampling_chances(values.clip(LEAST), number) @ values)
 
+    # sums are not exact
     return bisect.bisect_left(range(len(values)), particles - 1e-6, lo=1, hi=len(values), key=held)
 
 
-def choose(candidates: pd.DataFrame, *, number: int, tomograms: int | None, seed: int) -> pd.DataFrame:
+def choose(
+    candidates: pd.DataFrame, *, number: int | None, particles: int | None = None, tomograms: int | None, seed: int
+) -> pd.DataFrame:
     """Places to look at: columns tomogram, x, y, z, score and labels, by tomogram, the best first.
 
     Args:
         candidates: columns tomogram, x, y, z (voxels), score, labels (known ones in the tomogram).
         number: of places.
+        particles: instead, as many places as hold so many particles by scores that are probabilities.
         tomograms: at most so many; None: one for each A_TOMOGRAM places. Those with many particles come more often.
         seed: of the draw.
+
+    Raises:
+        InputError: the tomograms that were drawn hold fewer particles by their candidates' scores.
     """
     rng = np.random.default_rng(seed)
     weighed = candidates.assign(weight=candidates["score"].clip(lower=LEAST))
     held = weighed.groupby("tomogram")["weight"].sum()
+    number = number or enough(weighed["score"], particles or 1)
     most = min(tomograms or math.ceil(number / A_TOMOGRAM), len(held))
     names = rng.choice(held.index.to_numpy(), most, replace=False, p=held / held.sum())
     listed = weighed[weighed["tomogram"].isin(names)].sort_values("score", ascending=False, kind="stable")
+    if particles is not None:
+        if (there := float(listed["score"].sum())) < particles:
+            raise InputError(
+                "more --particles asked for than the candidates hold by their scores",
+                expected=f"at most {math.floor(there)} in {most} tomogram{'s' * (most > 1)}",
+                found=particles,
+                cure="ask for fewer, or allow more --tomograms",
+            )
+        number = enough(listed["score"], particles)
     places = listed.iloc[systematic_sample(sampling_chances(listed["weight"], number), rng)]
     places = places.sort_values(["tomogram", "score"], ascending=[True, False], kind="stable")
     return places[["tomogram", "x", "y", "z", "score", "labels"]].reset_index(drop=True)
