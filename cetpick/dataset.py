@@ -233,8 +233,8 @@ class CropSampler:
 
 def to_cells(centres: Tensor, stride: tuple[int, int, int]) -> Tensor:
     """Points (..., 3) x, y, z in voxels to heatmap cells of `stride` (z, y, x) voxels; cell i covers i*s to i*s+s-1."""
-    axes = zip(centres.unbind(-1), stride[::-1], strict=True)
-    return torch.stack([(axis + 0.5) / step - 0.5 for axis, step in axes], dim=-1)
+    steps = torch.tensor(stride[::-1], dtype=centres.dtype).to(centres.device, non_blocking=True)
+    return (centres + 0.5) / steps - 0.5
 
 
 def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[float, float, float]) -> Tensor:

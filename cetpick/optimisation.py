@@ -41,6 +41,9 @@ class Recipe(Protocol):
     def optimizer(self) -> tuple[Optimizer, LRScheduler]:
         """The optimiser and its schedule, stepped together."""
 
+    def draw_ahead(self) -> None:
+        """Draw the batch of the next loss already, if there is something to gain."""
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch; return its loss and what the log should know of it."""
 
@@ -93,7 +96,9 @@ def optimise(
             optimizer.step()
             schedule.step()
             average.update()
-            value = loss.item()  # the only time in a step that a GPU is waited for
+            if step + 1 < recipe.steps:
+                recipe.draw_ahead()  # while a GPU is still at work
+            value = loss.item()  # in `default` mode the only time in a step that a GPU is waited for
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the loss became {value} in step {step + 1} of {what}",

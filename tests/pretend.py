@@ -19,9 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("cuda:0")
+INDEXING = {"aten::index", "aten::index_put", "aten::index_put_"}
 COPIES = {"aten::_to_copy", "aten::copy_", "aten::to"}
-TELLING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"}
-"""What tells the CPU of numbers, or makes as many things as numbers say."""
+TELLING = {
+    f"aten::{name}"
+    for name in (
+        "_local_scalar_dense", "allclose", "bincount", "equal", "is_nonzero", "masked_select", "nonzero",
+        "repeat_interleave", "_unique2", "unique_consecutive", "unique_dim",
+    )
+}  # fmt: skip
+"""What tells the CPU of numbers, or makes as many things as numbers say; so does an index of bools."""
 
 
 class OnDevice(Tensor):
@@ -91,8 +98,10 @@ class PretendedGPU(TorchDispatchMode):
     def records(self) -> Iterator[None]:
         """Let nothing come that a GPU could not record."""
         self.recording = True
-        yield
-        self.recording = False
+        try:
+            yield
+        finally:
+            self.recording = False
 
     def tells(self, task: str) -> None:
         """The CPU waits until it knows."""
@@ -119,9 +128,11 @@ class PretendedGPU(TorchDispatchMode):
         assert not (self.recording and copied), f"{func} while a GPU records"
         shapes = [tuple(of.shape) for of in tensors]
         assert copied or not any(of.dim() for of in others), f"{func} of tensors here and there: {shapes}"
-        # from memory that is not pinned a copy to a GPU is done with once it has begun, unless it is to be waited for
+        # a copy from memory that is not pinned need not be waited for, if it was said so; drivers may wait all the same
         asynchronous = there and (kwargs.get("non_blocking") or (name == "aten::copy_" and args[2:] == (True,)))
-        if name in TELLING or (copied and not asynchronous):
+        chosen = tree_leaves(args[1]) if name in INDEXING else []
+        counts = any(of is not None and of.dtype == torch.bool for of in chosen)
+        if name in TELLING or counts or (copied and not asynchronous):
             self.tells(str(func))
 
         known = {id(of.held): of for of in ours}

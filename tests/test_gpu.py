@@ -35,11 +35,16 @@ def noise_with_spheres() -> tuple[Tomogram, np.ndarray]:
     return Tomogram(info=info, data=data), centres[:, ::-1].astype(float)
 
 
-def recipe(device: str, *, record: bool = True, steps: int = 150) -> DefaultRecipe:
+def recipe(device: str, *, record: bool = True, steps: int = 150, labels: int | None = None) -> DefaultRecipe:
+    """Of so many of the spheres as labels; some of the others are in doubt, one is said to be none."""
     tomogram, centres = noise_with_spheres()
-    settings = TrainSettings(diameter=DIAMETER, steps=steps, hidden="none")
+    settings = TrainSettings(diameter=DIAMETER, steps=steps, hidden="none" if labels is None else "peaks")
     model = model_settings(settings, [tomogram])
-    example = Example(tomogram=tomogram, labels=centres, prepared=prepare(tomogram, model))
+    doubtful, rejected = (centres[:0], centres[:0]) if labels is None else (centres[labels:-1], centres[-1:])
+    example = Example(
+        tomogram=tomogram, labels=centres[:labels], prepared=prepare(tomogram, model),
+        doubtful=doubtful, weights=np.full(len(doubtful), 0.1), rejected=rejected,
+    )  # fmt: skip
     return DefaultRecipe(
         [example], settings=settings, model=model, count=len(centres), device=torch.device(device), record=record
     )

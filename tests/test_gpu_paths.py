@@ -1,4 +1,7 @@
-"""What a GPU is told to do, where there is none; see pretend.py. What only a GPU can show is in test_gpu.py."""
+"""What a GPU is told to do, where there is none; see pretend.py.
+
+What only a GPU can show is in test_gpu.py, and there alone that recording leaves no trace in the network.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from cetpick.training import model_settings, train
 from tests.pretend import DEVICE, PretendedGPU, pretended_gpu
 from tests.test_gpu import DIAMETER, noise_with_spheres, recipe
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU: test_gpu.py")
 STEPS = 2
 
 
@@ -40,15 +44,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGPU]:
 
 def test_a_step_waits_for_the_gpu_once(gpu: PretendedGPU) -> None:
     waits = [0]
-    trained = recipe("cuda:0", steps=STEPS)
+    trained = recipe("cuda:0", steps=STEPS, labels=8)
     assert gpu.recorded > 100
     gpu.waits = 0
     optimise(trained, lambda *_: waits.append(gpu.waits))
     assert np.diff(waits).tolist() == [1] * STEPS
 
 
+def test_the_next_batch_is_drawn_while_the_gpu_works(gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, drawn = recipe("cuda:0", record=False, steps=STEPS, labels=8), []
+    monkeypatch.setattr(gpu, "tells", lambda _: drawn.append(trained._next is not None))
+    optimise(trained)
+    assert drawn == [True] * (STEPS - 1) + [False]
+
+
 def test_gpu_and_cpu_learn_and_find_the_same(gpu: PretendedGPU) -> None:
-    on_gpu, on_cpu = (recipe(name, steps=STEPS) for name in ("cuda:0", "cpu"))
+    on_gpu, on_cpu = (recipe(name, steps=STEPS, labels=8) for name in ("cuda:0", "cpu"))
     (_, log), (learned, expected) = optimise(on_gpu), optimise(on_cpu)
     assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in expected], rel=1e-4)
     tomogram, _ = noise_with_spheres()
@@ -76,6 +87,8 @@ def test_a_whole_training_keeps_to_the_gpu(gpu: PretendedGPU) -> None:
     [
         lambda x: x.sum().item(),
         lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.unique(),
         lambda x: x + torch.tensor([1.0, 2.0], device=DEVICE),
         lambda x: x.cpu(),
     ],

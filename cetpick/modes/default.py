@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,15 @@ def _recorded(scored: _Scored, sample: tuple[Tensor, ...]) -> _Scored:
     assert isinstance(recorded, _Scored)
     scored.network.load_state_dict(state)
     return recorded
+
+
+class _Batch(NamedTuple):
+    """What a loss is computed of; see leave_out_focal_loss, and dataset.Batch for `uniform`."""
+
+    crops: Tensor
+    target: Tensor
+    weight: Tensor
+    uniform: Tensor
 
 
 class DefaultRecipe:
@@ -154,6 +163,8 @@ class DefaultRecipe:
         self._hidden, self._particles = max(0.0, count - labels), max(count, float(labels))
         self._cells = sum(float(v.valid.sum()) for v in volumes) / math.prod(network.stride)
         self._risk: NegativeRisk | None = None
+        self._next: _Batch | None = None
+        self._before_next = self._generator.get_state()
 
     def optimizer(self) -> tuple[Optimizer, LambdaLR]:
         """AdamW with a short warm-up and a cosine to zero; pretrained weights move more slowly than the last layer."""
@@ -178,31 +189,41 @@ class DefaultRecipe:
         """From this step on let the learning rate fall to zero over ENDING steps, which are the last."""
         self._cut, self.steps = step, min(self._planned, step + ENDING)
 
+    def draw_ahead(self) -> None:
+        """Draw the batch of the next loss already."""
+        self._before_next, self._next = self._generator.get_state(), self._draw()
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Draw a batch; return its loss and what the log should know of it."""
-        batch = self._sampler.draw(self.settings.crops)
-        crops = vary_grey(batch.crops, self._generator, contrast=0.2, shift=0.1, noise=0.5)
-        stride, shape = self.network.stride, self._shape
-        target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
-        weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
-        doubt = zone_weights(to_cells(batch.doubtful, stride), batch.weights, shape, self._sigma)
-        weight = torch.where(target <= 0, doubt * weight, weight)
+        crops, target, weight, uniform = self._next or self._draw()
+        self._next = None
         if self.settings.hidden == "nnpu":
-            return self._nnpu(self._scored.logits(crops), target, weight, batch.uniform)
+            return self._nnpu(self._scored.logits(crops), target, weight, uniform)
         if self.settings.hidden != "leave-out":
             return self._scored(crops, target, weight), {}
         left_out = self._left_out(target, weight) if step >= FIRST_LEAVE_OUT * self.steps else 0
         loss = leave_out_focal_loss(self._scored.logits(crops), target, weight, left_out)
         return loss, {"left_out": float(left_out)}
 
+    def _draw(self) -> _Batch:
+        batch = self._sampler.draw(self.settings.crops)
+        crops = vary_grey(batch.crops, self._generator, contrast=0.2, shift=0.1, noise=0.5)
+        stride, shape = self.network.stride, self._shape
+        target = gaussian_targets(to_cells(batch.centres, stride), shape, self._sigma)
+        weight = torch.nn.functional.avg_pool3d(batch.valid, stride)
+        doubt = zone_weights(to_cells(batch.doubtful, stride), batch.weights, shape, self._sigma)
+        return _Batch(crops, target, torch.where(target <= 0, doubt * weight, weight), batch.uniform)
+
     def state_dict(self) -> dict[str, Any]:
         """What the next losses depend on besides the network."""
         risk = None if self._risk is None else list(self._risk)
-        return {"generator": self._generator.get_state(), "risk": risk, "cut": self._cut}
+        generator = self._generator.get_state() if self._next is None else self._before_next
+        return {"generator": generator, "risk": risk, "cut": self._cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what state_dict gave."""
         self._generator.set_state(state["generator"])
+        self._next = None
         if state["cut"] is not None:
             self.cut_short(state["cut"])
         risk = state["risk"]

@@ -223,6 +223,9 @@ class PaperRecipe:
         adam = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate)
         return adam, torch.optim.lr_scheduler.StepLR(adam, self.settings.decay_every, gamma=0.1)
 
+    def draw_ahead(self) -> None:
+        """Nothing: a loss waits for the device itself, to tell its parts."""
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002 (the same in every step)
         """Draw a pair of crops and its flipped view, and return the training objective (Eq 15).
 
