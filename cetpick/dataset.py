@@ -252,6 +252,7 @@ def gaussian_targets(centres: Tensor, shape: tuple[int, int, int], sigma: tuple[
         return centres.new_zeros((len(centres), 1, *shape))
     heatmap = _gaussians(centres, shape, sigma).amax(dim=1)
     heatmap = torch.where(heatmap < KERNEL_CUT, 0, heatmap)
+    # without a list of those inside, for which a GPU would be waited for
     depth, height, width = shape
     x, y, z = centres.round().long().unbind(-1)
     inside = (z >= 0) & (z < depth) & (y >= 0) & (y < height) & (x >= 0) & (x < width)

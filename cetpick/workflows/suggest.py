@@ -97,6 +97,9 @@ def run_suggest(
     infos = {result.info.name: result.info for result in records}
     names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, RECORD, *(f"{MODELS}/{name}.mod" for name in infos)]
     prepare_output(output, names, overwrite=overwrite, inputs=labels, option=None)
+    if particles is None:
+        number = number or NUMBER
+    record = RunRecord("suggest", {"number": number, "particles": particles, "tomograms": tomograms, "seed": seed})
     calibrated = all(result.maker.calibrated for result in records)
     if particles is not None and not calibrated:
         raise InputError(
@@ -120,14 +123,11 @@ def run_suggest(
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
-    if particles is None:
-        number = number or NUMBER
     places = choose(candidates, number=number, particles=particles, tomograms=tomograms, seed=seed)
     # without them `curate` tells no number, and where scores are no probabilities it could not
     told = candidates["tomogram"].isin(places["tomogram"]) & calibrated
     considered = candidates.loc[told, ["tomogram", "score"]]
     expected = float(places["score"].sum()) if calibrated else None
-    record = RunRecord("suggest", {"number": number, "particles": particles, "tomograms": tomograms, "seed": seed})
     record.add_inputs(dict.fromkeys(read))
     return _written(output, places, considered, infos, model.diameter, number or len(places), expected, record)
 
