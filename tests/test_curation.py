@@ -509,11 +509,10 @@ def test_as_many_places_are_drawn_as_hold_so_many_particles() -> None:
     assert enough([1.0] * 10, 3) == 3
     # in the tomograms that are opened, whatever the others hold
     tables = [scored("clean", [0.9] * 40), *(scored(f"t{i}", [0.3] * 40) for i in range(9))]
-    drawn = [choose(pd.concat(tables), number=None, particles=9, tomograms=2, seed=seed) for seed in range(20)]
+    drawn = [choose(pd.concat(tables), number=1, particles=9, tomograms=2, seed=seed) for seed in range(20)]
     assert {found["tomogram"].nunique() for found in drawn} == {2}
     assert all(found["score"].sum() == pytest.approx(9, abs=1.5) for found in drawn)
-    with pytest.raises(InputError, match="more --particles asked for"):
-        choose(pd.concat(tables[1:]), number=None, particles=20, tomograms=1, seed=0)
+    assert len(choose(pd.concat(tables[1:]), number=1, particles=20, tomograms=1, seed=0)) == 40  # they hold 12
 
 
 def test_suggestions_are_spread_over_tomograms_but_not_over_all() -> None:
@@ -607,7 +606,16 @@ def test_places_are_asked_for_by_their_particles(data: Path, cetpick: Run) -> No
     assert f"of these {len(places)} are particles" in out
     code, _, err = cetpick("suggest", "out", "--particles", 4, "--number", 10, "--overwrite")
     assert code == 2
-    assert "give --number or --particles" in err
+    assert "--number 10 and --particles 4" in err
+    before = {path: path.read_bytes() for path in (data / "out/suggest").rglob("*.*")}
+    code, _, err = cetpick("suggest", "out", "--particles", 10**6, "--tomograms", 1, "--overwrite")
+    assert code == 2
+    assert "allow more --tomograms" in err
+    assert "in 1 of 3 tomograms" in err
+    assert {path: path.read_bytes() for path in (data / "out/suggest").rglob("*.*")} == before
+    code, _, err = cetpick("suggest", "out", "--tomograms", 0, "--overwrite")
+    assert code == 2
+    assert "unusable --tomograms" in err
 
 
 def test_particles_are_not_told_by_scores_that_are_no_probabilities(data: Path, cetpick: Run) -> None:

@@ -88,10 +88,16 @@ def run_suggest(
     Warns:
         CetpickWarning: an edited model was put into `edited`.
     """
-    if bad := [n for n in (number, particles, tomograms) if n is not None and n < 1]:
-        raise InputError("unusable number", expected="at least 1", found=bad[0])
+    for option, given in (("--number", number), ("--particles", particles), ("--tomograms", tomograms)):
+        if given is not None and given < 1:
+            raise InputError(f"unusable {option}", expected="at least 1", found=given, cure=f"give another {option}")
     if number is not None and particles is not None:
-        raise InputError("two numbers of places", cure="give --number or --particles")
+        raise InputError(
+            "two numbers of places",
+            expected="--number or --particles",
+            found=f"--number {number} and --particles {particles}",
+            cure="leave one of them out",
+        )
     output = results / FOLDER
     records, model = read_results(results)
     infos = {result.info.name: result.info for result in records}
@@ -123,10 +129,18 @@ def run_suggest(
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
-    places = choose(candidates, number=number, particles=particles, tomograms=tomograms, seed=seed)
+    places = choose(candidates, number=number or NUMBER, particles=particles, tomograms=tomograms, seed=seed)
     # without them `curate` tells no number, and where scores are no probabilities it could not
     told = candidates["tomogram"].isin(places["tomogram"]) & calibrated
     considered = candidates.loc[told, ["tomogram", "score"]]
+    if particles is not None and (there := float(considered["score"].sum())) < particles:
+        raise InputError(
+            "candidates hold fewer particles by their scores than are asked for",
+            file=results,
+            expected=f"--particles of at most {math.floor(there)}",
+            found=f"{particles}, in {places['tomogram'].nunique()} of {len(tables)} tomograms",
+            cure="ask for fewer, or allow more --tomograms",
+        )
     expected = float(places["score"].sum()) if calibrated else None
     record.add_inputs(dict.fromkeys(read))
     return _written(output, places, considered, infos, model.diameter, number or len(places), expected, record)
@@ -144,35 +158,27 @@ def enough(scores: ArrayLike, particles: float) -> int:
 
 
 def choose(
-    candidates: pd.DataFrame, *, number: int | None, particles: int | None = None, tomograms: int | None, seed: int
+    candidates: pd.DataFrame, *, number: int, particles: int | None = None, tomograms: int | None, seed: int
 ) -> pd.DataFrame:
     """Places to look at: columns tomogram, x, y, z, score and labels, by tomogram, the best first.
 
     Args:
         candidates: columns tomogram, x, y, z (voxels), score, labels (known ones in the tomogram).
         number: of places.
-        particles: instead, as many places as hold so many particles by scores that are probabilities.
+        particles: instead of that number, as many places as hold so many particles by scores that are probabilities;
+            all of the tomograms that were drawn if these hold fewer.
         tomograms: at most so many; None: one for each A_TOMOGRAM places. Those with many particles come more often.
         seed: of the draw.
-
-    Raises:
-        InputError: the tomograms that were drawn hold fewer particles by their candidates' scores.
     """
     rng = np.random.default_rng(seed)
     weighed = candidates.assign(weight=candidates["score"].clip(lower=LEAST))
     held = weighed.groupby("tomogram")["weight"].sum()
-    number = number or enough(weighed["score"], particles or 1)
+    if particles is not None:  # about, as it tells how many tomograms are drawn
+        number = enough(weighed["score"], particles)
     most = min(tomograms or math.ceil(number / A_TOMOGRAM), len(held))
     names = rng.choice(held.index.to_numpy(), most, replace=False, p=held / held.sum())
     listed = weighed[weighed["tomogram"].isin(names)].sort_values("score", ascending=False, kind="stable")
     if particles is not None:
-        if (there := float(listed["score"].sum())) < particles:
-            raise InputError(
-                "more --particles asked for than the candidates hold by their scores",
-                expected=f"at most {math.floor(there)} in {most} tomogram{'s' * (most > 1)}",
-                found=particles,
-                cure="ask for fewer, or allow more --tomograms",
-            )
         number = enough(listed["score"], particles)
     places = listed.iloc[systematic_sample(sampling_chances(listed["weight"], number), rng)]
     places = places.sort_values(["tomogram", "score"], ascending=[True, False], kind="stable")
