@@ -20,7 +20,7 @@ from cetpick.io.atomic import replacing
 
 EVERY = 60.0
 """Seconds between checkpoints, so many are lost at most when the machine fails."""
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoint:

@@ -133,6 +133,9 @@ class DefaultRecipe:
             if settings.start == "pretrained":
                 load_pretrained(network)
         self.network = copy.deepcopy(network).to(device)
+        if settings.start == "pretrained":
+            for part in (self.network.stem, self.network.encoder):
+                part.requires_grad_(False)
         self._scored = _Scored(self.network, device)
         depth, height, width = (n // s for n, s in zip(settings.crop, network.stride, strict=True))
         self._shape = (depth, height, width)
@@ -167,9 +170,13 @@ class DefaultRecipe:
         self._before_next = self._generator.get_state()
 
     def optimizer(self) -> tuple[Optimizer, LambdaLR]:
-        """AdamW with a short warm-up and a cosine to zero; pretrained weights move more slowly than the last layer."""
+        """AdamW with a short warm-up and a cosine to zero.
+
+        Pretrained weights move more slowly than the last layer, those of the stem and encoder not at all: that
+        takes less time, and from a few labels they learn nothing that helps (docs/method.md).
+        """
         head = list(self.network.heatmap.parameters())
-        trunk = [p for p in self.network.parameters() if not any(p is last for last in head)]
+        trunk = [p for p in self.network.parameters() if p.requires_grad and not any(p is last for last in head)]
         rate = self.settings.learning_rate
         own = rate * PRETRAINED_RATE if self.settings.start == "pretrained" else rate
         groups = [{"params": trunk, "lr": own}, {"params": head, "lr": rate}]
