@@ -548,7 +548,10 @@ def test_complete_results_of_a_run_that_was_stopped_are_not_left_out_in_silence(
     assert pick("--shard", "1/1", tomograms=("a", "b"))[0] == 0  # no particles.star yet
     code, _, err = pick(tomograms=("c",))
     assert (code, "particles.star would lose them" in err) == (2, True)
+    unfinished = Path("out/records/.0123abcd-c.json")
+    unfinished.touch()  # by a worker that was killed
     assert pick(tomograms=("a", "b", "c"))[0] == 0
+    assert not unfinished.exists()
 
 
 def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:

@@ -52,13 +52,13 @@ from cetpick.workflows.record import (
 )
 from cetpick.workflows.results import (
     DATASET_FILES,
-    RECORDS,
     RUN_FILE,
     Cut,
     Maker,
     judge,
     read_tomogram_record,
     record_file,
+    recorded,
     refuse_precision,
     tomogram_files,
     view_file,
@@ -439,7 +439,7 @@ def _compare(
         foreign.append(f"{present}: {unlike}")
     else:
         names = {entry.name for entry in listing}
-        if left := [file.stem for file in sorted((output / RECORDS).glob("*.json")) if file.stem not in names]:
+        if left := [name for name in recorded(output) if name not in names]:
             raise InputError(
                 "holds picks of tomograms that this command does not name, and particles.star would lose them",
                 file=output,

@@ -44,7 +44,7 @@ from cetpick.io.table import read_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_tomograms
 from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, report_beside, write_json
-from cetpick.workflows.results import DATASET_FILES, RECORDS, RUN_FILE, discard
+from cetpick.workflows.results import DATASET_FILES, RUN_FILE, discard, recorded
 from cetpick.workflows.runs import run_files
 
 POLL, GRACE = 0.5, 20.0
@@ -154,9 +154,10 @@ def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None
         _clear(job, inputs, trained)
         write_json(job.folder / STATE, asked)
     if not inputs.unusable:  # of tomograms that are no longer asked for
-        for record in (job.folder / RECORDS).glob("*.json"):
-            if record.stem not in {info.name for info in inputs.infos}:
-                discard(job.folder, record.stem)
+        asked_for = {info.name for info in inputs.infos}
+        for name in recorded(job.folder):
+            if name not in asked_for:
+                discard(job.folder, name)
 
     source = ["--model", str(job.model)] if job.model else [*_training(job, trained_on, labels), "--resume"]
     rejected = [word for path in job.reject for word in ("--reject", str(path))]

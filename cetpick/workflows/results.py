@@ -20,6 +20,7 @@ from cetpick.config import Mode, ModelSettings, PickSettings
 from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
 from cetpick.interrupts import held_signals
+from cetpick.io.atomic import becomes
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.peaks import suppress
@@ -237,6 +238,11 @@ def tomogram_files(output: Path, name: str) -> tuple[Path, Path, Path]:
 def record_file(output: Path, name: str) -> Path:
     """The record of a tomogram."""
     return output / RECORDS / f"{name}.json"
+
+
+def recorded(output: Path) -> list[str]:
+    """Names of the tomograms of which a folder has records; what a killed process left unfinished is none."""
+    return sorted(path.stem for path in (output / RECORDS).glob("*.json") if becomes(path) is None)
 
 
 def view_file(output: Path, name: str) -> Path:

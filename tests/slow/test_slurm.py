@@ -18,6 +18,7 @@ import torch
 
 from cetpick.io.star import read_star
 from cetpick.io.table import read_table
+from cetpick.workflows.results import record_file, recorded
 from tests.slow.conftest import Run, missing
 
 pytestmark = pytest.mark.slow
@@ -272,13 +273,14 @@ def test_a_client_that_is_stopped_takes_its_jobs_with_it_and_goes_on(dask: list[
     words = [*MAIN, *map(str, dask), "-o", "picks", "--cluster", "slurm:1"]
     client = subprocess.Popen(words)
     try:
-        wait_for(lambda: sorted(Path("picks").glob("records/*.json")), seconds=300)
+        wait_for(lambda: recorded(Path("picks")), seconds=300)
         client.terminate()
         assert client.wait(60) == 143
     finally:
         client.kill()
     wait_for(lambda: not output("squeue", "-h"), seconds=60)
-    done = {path: path.read_bytes() for path in Path("picks").glob("records/*.json")}
+    picks = Path("picks")
+    done = {path: path.read_bytes() for path in (record_file(picks, name) for name in recorded(picks))}
     assert 0 < len(done) < len(TOMOGRAMS) - 1
     again = subprocess.run(words, text=True, stderr=subprocess.PIPE, check=False)
     assert again.returncode == 1
@@ -286,4 +288,4 @@ def test_a_client_that_is_stopped_takes_its_jobs_with_it_and_goes_on(dask: list[
     finished = int(told[0].split()[0]) if told else 0
     assert finished >= len(done) - 1  # the last of these may have been on the way
     assert sum(path.read_bytes() == content for path, content in done.items()) >= finished
-    assert len(list(Path("picks").glob("records/*.json"))) == len(TOMOGRAMS) - 1
+    assert len(recorded(picks)) == len(TOMOGRAMS) - 1
