@@ -260,8 +260,6 @@ class TestFolders:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"options": InputOptions(voxel_size=float("nan"))}, "unusable --voxel-size"),
-        ({"options": InputOptions(voxel_size=-5.0)}, "unusable --voxel-size"),
         ({"to_voxel_size": 0.0}, "unusable --voxel-size"),
         ({"diameter": float("nan")}, "unusable setting diameter"),
         ({"diameter": -300.0}, "unusable setting diameter"),
@@ -271,6 +269,12 @@ def test_sizes_that_nothing_has_are_refused(tmp_path, given, what):
     table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
     with pytest.raises(InputError, match=what):
         run_convert(table, tmp_path / "b.csv", **given)
+
+
+@pytest.mark.parametrize("size", [float("nan"), -5.0, 0.0, 1000.0])
+def test_a_voxel_size_that_nothing_has_is_refused_before_anything_is_read(size):
+    with pytest.raises(InputError, match="unusable --voxel-size"):
+        InputOptions(voxel_size=size)
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):

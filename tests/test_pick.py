@@ -494,12 +494,10 @@ def test_a_mask_and_a_slab_limit_the_picks_and_a_rerun_knows_them(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (["--mask", "none.mrc"], "no such mask"),
         (["--mask", "empty"], "not one mask of tomogram two"),
         (["--mask", "other.mrc"], "is no mask of tomogram two"),
         (["--mask", "zeros.mrc"], "nothing of the tomogram is left to look at"),
         (["--slab", "500", "900"], "from 0 to 240 angstrom\n  found: none within slab 500 to 900 angstrom\n"),
-        (["--slab", "50", "20"], "unusable --slab"),
     ],
 )
 def test_masks_that_cannot_be_used_are_said(
@@ -522,6 +520,23 @@ def test_masks_that_cannot_be_used_are_said(
     assert match in err
     assert "Traceback" not in err
     assert not Path("out", "particles.star").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--mask", "none.mrc"], "none.mrc: no such mask"),
+        (["--slab", "50", "20"], "unusable --slab"),
+        (["--voxel-size", "0.001"], "unusable --voxel-size"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said_once(
+    results: Path, tiny: TinySet, tmp_path: Path, cetpick: Run, options: list[str], match: str
+) -> None:
+    names, model = [tiny.path("one"), tiny.path("two")], results / "model.safetensors"
+    code, _, err = cetpick("pick", *names, "--model", model, "-o", tmp_path / "out", *options)
+    assert (code, err.count(match), "usable tomogram" in err) == (2, 1, False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_outside_of_the_mask_teach_nothing(tiny: TinySet, tmp_path: Path, cetpick: Run) -> None:

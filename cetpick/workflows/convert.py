@@ -83,9 +83,8 @@ def run_convert(
         CetpickWarning: what the format cannot hold is lost; and as read_coordinates and regrid.
     """
     options = options or InputOptions()
-    for size in (options.voxel_size, to_voxel_size):
-        if size is not None:
-            require_voxel_size(size)
+    if to_voxel_size is not None:
+        require_voxel_size(to_voxel_size)
     if diameter is not None:
         ParticleClass(diameter=diameter)  # checks it
     handler, ending = choose_format(output, format)

@@ -25,7 +25,7 @@ from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.omezarr import is_store
-from cetpick.io.tomograms import Listed, list_inputs, open_inputs, tomogram_name
+from cetpick.io.tomograms import Listed, list_inputs, open_inputs, require_voxel_size, tomogram_name
 from cetpick.preprocess import PRONOUNCED_SKEWNESS
 from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo, Unwanted
 from cetpick.workflows.record import size_and_time
@@ -49,6 +49,9 @@ class InputOptions:
             like it; see find_mask.
         slab: from and to along z, angstrom, where they are looked for.
         keep: what not to look for and leave out.
+
+    Raises:
+        InputError: a voxel size or slab that no tomogram has, or no such mask: said once, however many there are.
     """
 
     voxel_size: float | None = None
@@ -59,24 +62,30 @@ class InputOptions:
     slab: tuple[float, float] | None = None
     keep: tuple[Unwanted, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.voxel_size is not None:
+            require_voxel_size(self.voxel_size)
+        if self.mask is not None and not self.mask.exists():
+            raise InputError("no such mask", file=self.mask, cure="check --mask: a volume, or a folder of them")
+        if self.slab is not None and not 0 <= self.slab[0] < self.slab[1]:
+            low, high = self.slab
+            raise InputError(
+                "unusable --slab",
+                expected="two distances along z in angstrom, 0 <= FROM < TO",
+                found=f"{low:g} {high:g}",
+                cure="give both from the tomogram's first slice, such as --slab 300 900",
+            )
+
 
 def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
     """The tomogram with the region that the options give.
 
     Raises:
-        InputError: there is no mask for it, or the slab is none.
+        InputError: there is no mask for it.
     """
     if options.mask is None and options.slab is None:
         return replace(info, region=Region(keep=options.keep))
     mask = None if options.mask is None else find_mask(options.mask, info)
-    if options.slab is not None and not 0 <= options.slab[0] < options.slab[1]:
-        low, high = options.slab
-        raise InputError(
-            "unusable --slab",
-            expected="two distances along z in angstrom, 0 <= FROM < TO",
-            found=f"{low:g} {high:g}",
-            cure="give both from the tomogram's first slice, such as --slab 300 900",
-        )
     version = None if mask is None else size_and_time(mask)
     region = Region(mask=mask, mask_version=version, slab=options.slab, keep=options.keep)
     return replace(info, region=region)
@@ -90,8 +99,6 @@ def find_mask(path: Path, info: TomogramInfo) -> Path:
     Raises:
         InputError: there is none, or more than one.
     """
-    if not path.exists():
-        raise InputError("no such mask", file=path, cure="check --mask: a volume, or a folder of them")
     if not path.is_dir() or is_store(path):
         return path.absolute()
     found = sorted(
