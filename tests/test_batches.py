@@ -329,11 +329,103 @@ def test_files_that_were_changed_are_missing_and_made_again(
     Path("out/b.csv").write_text("x,y,z,score,class\n")
     Path("out/c.mod").unlink()
     code, _, err = cetpick("collect", "out")
-    assert (code, err) == (1, "missing (the run ended without them): b, c\n")
+    changed = "missing (files changed or removed since they were written; `cetpick repick` makes picks again and keeps"
+    assert (code, err.startswith(changed), err.endswith("learns): b, c\n")) == (1, True, True)
     no_work()
     assert done(pick("--shard", "1/1")[1]) == "2 done before, 2 cut again"
     assert cetpick("collect", "out")[0] == 0
     assert contents("out", "particles", "b.edited") == before
+
+
+def test_a_report_says_what_it_leaves_out(pick: Run, cetpick: Run) -> None:
+    assert pick()[0] == 0
+    Path("out/b.mod").write_bytes(b"clicks")
+    code, _, err = cetpick("report", "out")
+    assert (code, "the report leaves out b: files changed or removed since" in err) == (0, True)
+    for name in NAMES:
+        Path(f"out/{name}.mod").write_bytes(b"clicks")
+    code, _, err = cetpick("report", "out")
+    assert (code, "found: a, b, c, d: files changed" in err) == (2, True)
+
+
+def test_what_a_rerun_that_was_stopped_has_not_made_anew_is_missing(
+    pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pick()[0] == 0
+    with monkeypatch.context() as patch:
+        picks = batch.pick_tomogram
+
+        def stopping(info: Any, *more: Any, **options: Any) -> Any:
+            if info.name == "c":
+                raise KeyboardInterrupt
+            return picks(info, *more, **options)
+
+        patch.setattr(batch, "pick_tomogram", stopping)
+        assert pick("--slab", 0, 150)[0] == 130
+    code, _, err = cetpick("collect", "out")
+    assert (code, err) == (1, "missing (the run has not come to its end): c, d\n")
+    assert set(record()["tomograms"]) == {"a", "b"}
+    assert done(pick("--slab", 0, 150)[1]) == "2 done before, 2 picked"
+    assert max(pd.read_csv(f"out/candidates/{name}.csv")["z"].max() for name in NAMES) < 15
+
+
+def test_shards_of_other_regions_are_not_mixed(pick: Run, cetpick: Run) -> None:
+    assert pick("--shard", "1/2", "--slab", 0, 150)[0] == pick("--shard", "2/2")[0] == 0
+    code, _, err = cetpick("collect", "out")
+    assert (code, "shard 1/2 was last run with other tomograms, model, region or cut" in err) == (1, True)
+    assert set(record()["tomograms"]) == {"b", "d"}
+
+
+def test_a_collect_that_is_stopped_is_repeated_or_the_run_goes_on(
+    pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pick("--shard", "1/2")[0] == pick("--shard", "2/2")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("cetpick.workflows.collect.write_report", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert cetpick("collect", "out")[0] == 130
+    assert Path("out/particles.star").exists()
+    assert not Path("out/run.json").exists()
+    assert done(pick("--shard", "2/2")[1]) == "2 done before"
+    assert cetpick("collect", "out")[0] == 0
+    assert done(pick()[1]) == "4 done before"
+
+
+def test_overwriting_leaves_nothing_of_the_model_before(pick: Run, cetpick: Run) -> None:
+    assert pick()[0] == 0
+    Path("b.mrc").rename("away")
+    assert pick("--overwrite", model="m1")[0] == 1
+    Path("away").rename("b.mrc")
+    assert done(pick(model="m1")[1]) == "3 done before, 1 picked"
+    code, _, err = pick("--overwrite", tomograms=("a",))
+    assert (code, "does not name, and particles.star would lose them\n  found: b, c, d" in err) == (2, True)
+    assert done(pick(model="m1")[1]) == "4 done before"
+
+
+def test_what_another_model_made_is_left_out_of_suggestions(cetpick: Run, data: Path) -> None:
+    files = [f"{name}.mrc" for name in NAMES]
+    picks = ["pick", *files, "--threshold", 0, "-q", "-o", "out", "--model"]
+    assert cetpick(*picks, "m0.safetensors")[0] == 0
+    assert cetpick(*picks, "m1.safetensors", "--shard", "1/2", "--overwrite")[0] == 0
+    code, _, err = cetpick("suggest", "out", "--number", 8, "--tomograms", 4)
+    assert code == 0
+    assert "left out, as their candidates are of another model than those of the newest run: b, d" in err
+    places = pd.read_csv(next(Path("out").rglob("suggested.csv")))
+    assert set(places["tomogram"]) == {"a", "c"}
+
+
+def test_odd_files_among_the_records_cost_nothing_but_their_own_tomogram(
+    pick: Run, no_work: Callable[[], None]
+) -> None:
+    assert pick()[0] == 0
+    before = contents("out")
+    Path("out/records/._a.json").write_bytes(b"\0\5\26\7")  # as macOS leaves it
+    Path("out/records/.#b.json").symlink_to("user@host.1234")  # as Emacs does
+    assert done(pick()[1]) == "4 done before"
+    Path("out/records/c.json").write_bytes(b"")  # the machine stopped
+    code, out, err = pick()
+    assert (code, done(out)) == (0, "3 done before, 1 picked")
+    assert "out/c.csv: not known how it was made; it is kept as c.edited.csv" in err
+    assert contents("out", "c.edited") == before
 
 
 def test_more_shards_than_tomograms(pick: Run) -> None:
@@ -646,3 +738,29 @@ def test_a_pick_that_is_stopped_after_its_training_goes_on(
     assert code == 0
     assert "m.safetensors: trained before on 8 labels" in out
     assert cetpick(*command, "--seed", 1)[0] == 2
+
+
+def test_overwriting_with_another_training_that_is_stopped_before_the_first_pick_goes_on(
+    cetpick: Run, tiny: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter]
+    command += ["--mode", "paper", "--steps", 2, "-q", "--no-report", "-o", output]
+    assert cetpick(*command)[0] == 0
+    first = (output / "model.safetensors").read_bytes()
+    (output / "two.mod").write_bytes(b"clicks")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "find_candidates", interrupted)
+        assert cetpick(*command, "--seed", 3, "--overwrite")[0] == 130
+    names = ["candidates", "model.run.json", "model.safetensors", "records", "two.edited.mod"]
+    assert sorted(path.name for path in output.iterdir()) == names
+    trained = (output / "model.safetensors").read_bytes()
+    assert trained != first
+    code, out, _ = cetpick(*command, "--seed", 3)
+    assert (code, done(out)) == (0, "1 picked")
+    assert (output / "model.safetensors").read_bytes() == trained
+    assert record(str(output))["training"]["done_before"] is True

@@ -392,7 +392,11 @@ def project(tiny: TinySet, tmp_path: Path) -> Path:
 
 
 def test_an_optimisation_set_names_files_as_relion_finds_them(
-    project: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path,
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     star = Path("Tomograms", "job008", "tomograms.star")
     model = ["--model", results / "model.safetensors", "-q"]
@@ -407,6 +411,15 @@ def test_an_optimisation_set_names_files_as_relion_finds_them(
         block = read_star(output / "optimisation_set.star")["optimisation_set"]
         assert block["rlnTomoParticlesFile"].tolist() == [particles]
         assert block["rlnTomoTomogramsFile"].tolist() == [str(star)]
+    # a copy is not to send RELION back to the particles of the first
+    shutil.copytree(project / "Cetpick", project / "Copy")
+    monkeypatch.chdir(project)
+    assert cetpick(monkeypatch, "repick", "Copy", "--top", "3", "-q") == 0
+    block = read_star("Copy/optimisation_set.star")["optimisation_set"]
+    assert block["rlnTomoParticlesFile"].tolist() == ["Copy/particles.star"]
+    capsys.readouterr()
+    assert cetpick(monkeypatch, "report", "Copy") == 0
+    assert "relion_tomo_subtomo --i Copy/optimisation_set.star" in capsys.readouterr().out
 
 
 def test_two_tomograms_stars_make_no_optimisation_set_which_is_said(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +12,6 @@ from cetpick.errors import CetpickError, InputError
 
 TOKEN = 4
 """Random bytes in the name that a file has until it is complete."""
-_UNFINISHED = re.compile(rf"\.[0-9a-f]{{{2 * TOKEN}}}-(.+)")
 
 
 @contextmanager
@@ -41,20 +39,14 @@ def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
         raise
 
 
-def becomes(path: Path) -> str | None:
-    """The name that a file of `replacing` gets when it is complete, None of any other file."""
-    match = _UNFINISHED.fullmatch(path.name)
-    return match and match[1]
-
-
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove what `replacing` left of these files when it was killed; nobody may be writing them."""
     names: dict[Path, set[str]] = {}
     for path in paths:
         names.setdefault(path.parent, set()).add(path.name)
     for folder, of in names.items():
-        for found in folder.glob(".*"):
-            if becomes(found) in of:
+        for found in folder.glob(f".{'[0-9a-f]' * 2 * TOKEN}-*"):
+            if found.name.partition("-")[2] in of:
                 found.unlink(missing_ok=True)
 
 

@@ -32,10 +32,9 @@ from cetpick.workflows.inputs import warn_of_contrast, warn_of_scale, warn_of_th
 from cetpick.workflows.record import RunRecord, Stamp, keeping_warnings, size_and_time
 from cetpick.workflows.report import keep_view
 from cetpick.workflows.results import (
-    DATASET_FILES,
-    EVALUATION_FILE,
     Todo,
     TomogramRecord,
+    clear,
     discard,
     judge,
     read_tomogram_record,
@@ -193,12 +192,10 @@ class Batch:
             return
         self._begun = True
         write_run(self._output, self._record, self.plan)
-        if self._alone:
-            for name in (*DATASET_FILES, EVALUATION_FILE):
-                (self._output / name).unlink(missing_ok=True)
-        if self._overwrite:
-            for job in self._jobs:
-                discard(self._output, job.info.name)
+        outdated = [job.info.name for job in self._jobs if job.todo == "pick" and job.record is not None]
+        if self._overwrite:  # also of those that could not be opened
+            outdated = [self.plan.listing[place] for place in self.plan.shard.positions(len(self.plan.listing))]
+        clear(self._output, outdated, together=self._alone)
 
     def pick(self, job: Job, network: TileableNetwork | None, settings: ModelSettings) -> TomogramRecord:
         """Pick a tomogram and write its results.

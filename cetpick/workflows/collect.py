@@ -26,7 +26,17 @@ from cetpick.workflows.results import (
     tomogram_files,
     view_file,
 )
-from cetpick.workflows.runs import Plan, Run, complete_record, merge, newest_run, plan_values
+from cetpick.workflows.runs import (
+    SPOILED,
+    Plan,
+    Run,
+    complete_record,
+    merge,
+    newest_run,
+    optimisation_set,
+    plan_values,
+    spoiled,
+)
 
 
 @dataclass(kw_only=True)
@@ -93,24 +103,25 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
         elif (record := complete_record(output, name, plan)) is not None:
             complete.append(record)
         else:
-            summary.missing[name] = _reason(place % shards + 1, shards, runs, others)
+            reason = _reason(place % shards + 1, shards, runs, others)
+            summary.missing[name] = SPOILED if spoiled(output, name, plan) else reason
     if not complete:
         listed = "\n".join([*summary.failures, *_by_reason(summary.missing)])
         raise InputError(f"no tomogram has been picked\n{listed}", file=output)
     told = [*plan.warnings, *(text for record in complete for text in record.warnings)]
     with keeping_warnings(told):
         _warn_of_empty(complete, plan)
-        particles, optimisation_set, expected, page, run_file = (output / name for name in DATASET_FILES)
+        particles, pointers, expected, page, run_file = (output / name for name in DATASET_FILES)
         (output / EVALUATION_FILE).unlink(missing_ok=True)
         tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
         write_particles(particles, plan.star, tables)
         summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]
         summary.files.append(particles)
-        if plan.optimisation_set is not None:
-            write_optimisation_set(optimisation_set, **plan.optimisation_set)
-            summary.files.append(optimisation_set)
+        if (named := optimisation_set(output, plan)) is not None:
+            write_optimisation_set(pointers, **named)
+            summary.files.append(pointers)
         else:
-            optimisation_set.unlink(missing_ok=True)
+            pointers.unlink(missing_ok=True)
             _warn_of_several_stars(complete, plan)
     if plan.maker.calibrated:
         write_table(expected, expected_precision(complete))
@@ -166,7 +177,7 @@ def _reason(number: int, shards: int, runs: Sequence[Run], others: Sequence[Run]
     if run is not None:
         return f"{what} ended without them" if run.plan.finished else f"{what} has not come to its end"
     if any((run.plan.shard.number, run.plan.shard.count) == (number, shards) for run in others):
-        return f"{what} was last run with other tomograms, model, threshold or number of picks than the newest shard"
+        return f"{what} was last run with other tomograms, model, region or cut than what was run or cut again last"
     return f"{what} has not begun"
 
 

@@ -325,12 +325,26 @@ def results_folder(path: Path) -> Path | None:
 def read_results(folder: Path) -> tuple[list[TomogramRecord], ModelSettings]:
     """The records of the tomograms of the newest run in an output folder, and the settings of its model.
 
+    Picks may have been edited since.
+
     Raises:
         InputError: it holds no results of `pick`.
+
+    Warns:
+        CetpickWarning: it holds some that another model made.
     """
     values, plan = merge(newest_run(folder)[0])
-    records = (read_tomogram_record(folder, name) for name in plan.listing)
-    return [record for record in records if record is not None], ModelSettings.from_dict(values["model"])
+    names = (name for place, name in enumerate(plan.listing) if place not in plan.failures)
+    found = [record for name in names if (record := read_tomogram_record(folder, name)) is not None]
+    records = [record for record in found if record.maker == plan.maker]
+    if others := [record.info.name for record in found if record.maker != plan.maker]:
+        warnings.warn(
+            f"{folder}: left out, as their candidates are of another model than those of the newest run: "
+            f"{', '.join(others)}",
+            CetpickWarning,
+            stacklevel=2,
+        )
+    return records, ModelSettings.from_dict(values["model"])
 
 
 def _given(

@@ -76,6 +76,11 @@ class InputOptions:
                 cure="give both from the tomogram's first slice, such as --slab 300 900",
             )
 
+    @property
+    def region(self) -> Region:
+        """As it limits all tomograms; the mask may be a folder of masks."""
+        return Region(mask=self.mask and self.mask.absolute(), slab=self.slab, keep=self.keep)
+
 
 def limited(info: TomogramInfo, options: InputOptions) -> TomogramInfo:
     """The tomogram with the region that the options give.

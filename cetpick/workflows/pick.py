@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ from cetpick.workflows.results import (
     RUN_FILE,
     Cut,
     Maker,
+    clear,
     judge,
     read_tomogram_record,
     record_file,
@@ -63,7 +65,7 @@ from cetpick.workflows.results import (
     tomogram_files,
     view_file,
 )
-from cetpick.workflows.runs import Plan, Shard, read_run
+from cetpick.workflows.runs import Plan, Shard, read_run, run_files, seen_from
 from cetpick.workflows.train import is_model_of, train_and_save
 
 SHOWN = 5
@@ -246,6 +248,8 @@ def run_pick(
             if untrained:
                 refuse_earlier(output, [used.name, record_beside(used).name])
             _compare(output, jobs, listing, None if untrained else _aim(used, settings))
+        else:
+            _refuse_to_lose(output, listing)
         if shard is None:  # of a shard there is one at a time, as its scheduler sees to
             held.enter_context(alone_in(output, part.run_file))
         if untrained:
@@ -262,6 +266,8 @@ def run_pick(
                     threads=threads,
                     resume=resume,
                     overwrite=overwrite,
+                    # of the model that is replaced
+                    make_way=partial(clear, output, [entry.name for entry in listing]) if overwrite else None,
                     report=report,
                     progress=progress,
                 )
@@ -290,7 +296,8 @@ def run_pick(
             maker=maker,
             cut=cut,
             star=flavour,
-            optimisation_set=_optimisation_set(output, listing) if flavour == "relion5" else None,
+            region=options.region,
+            project=_project(listing) if flavour == "relion5" else None,
             failures={place: str(error) for place, error in failures.items()},
         )
         summary = PickSummary(
@@ -431,22 +438,15 @@ def _compare(
     """
     no_model = "made with a model that is not there"
     foreign: list[str] = []
-    earlier = read_run(output / RUN_FILE) or read_run(output / Shard().run_file)
+    known = [run for path in (output / RUN_FILE, *run_files(output)) if (run := read_run(path)) is not None]
+    earlier = max(known, key=lambda run: run.plan.begun, default=None)
     present = ", ".join(name for name in DATASET_FILES if (output / name).exists())
     if present and earlier is None:
         foreign.append(f"{present}: not known how they were made")
     elif present and earlier is not None and (unlike := aim[0].unlike(earlier.plan.maker) if aim else no_model):
         foreign.append(f"{present}: {unlike}")
     else:
-        names = {entry.name for entry in listing}
-        if left := [name for name in recorded(output) if name not in names]:
-            raise InputError(
-                "holds picks of tomograms that this command does not name, and particles.star would lose them",
-                file=output,
-                found=_shown(left),
-                cure="name them too, which picks nothing twice; or choose another folder with -o; or, when they are to "
-                "go, remove their files in records/",
-            )
+        _refuse_to_lose(output, listing)
     for job in jobs:
         job.record = read_tomogram_record(output, job.info.name)
         if aim is None:
@@ -462,7 +462,20 @@ def _compare(
             file=output,
             expected="no results, or those of the same tomograms, model and version of cetpick",
             found=_shown(foreign, "\n         "),
-            cure="choose another folder with -o, or add --overwrite to do everything anew",
+            cure="choose another folder with -o; or move these files away; or add --overwrite to do everything anew",
+        )
+
+
+def _refuse_to_lose(output: Path, listing: Sequence[Listed]) -> None:
+    """Raise an InputError when a folder holds picks of tomograms that are not listed."""
+    names = {entry.name for entry in listing}
+    if left := [name for name in recorded(output) if name not in names]:
+        raise InputError(
+            "holds picks of tomograms that this command does not name, and particles.star would lose them",
+            file=output,
+            found=_shown(left),
+            cure="name them too, which without --overwrite picks nothing twice; or choose another folder with -o; or, "
+            "when they are to go, remove records/NAME.json, candidates/NAME.csv, NAME.csv and NAME.mod",
         )
 
 
@@ -489,24 +502,13 @@ def _note_training(record: RunRecord, train_record: RunRecord, model: Path, *, b
     record.values["training"] = trained["training"] | {"done_before": before}
 
 
-def _optimisation_set(output: Path, listing: Sequence[Listed]) -> dict[str, str] | None:
-    """How optimisation_set.star names its two files, None when there is not one tomograms.star."""
+def _project(listing: Sequence[Listed]) -> tuple[Path, str] | None:
+    """RELION's project folder, and tomograms.star as it is found from there; None when there is not one such file."""
     stars = {entry.relion.star: entry.relion.project for entry in listing if entry.relion is not None}
     if len(stars) != 1:
         return None
     ((star, project),) = stars.items()
-    return {
-        "particles": str(_seen_from(project, output / DATASET_FILES[0])),
-        "tomograms": str(_seen_from(project, star)),
-    }
-
-
-def _seen_from(project: Path, path: Path) -> Path:
-    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside of another project."""
-    if project == Path():
-        return path
-    absolute, folder = path.resolve(), project.resolve()
-    return absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
+    return project.absolute(), str(seen_from(project, star))
 
 
 def _require_one_usable(infos: Sequence[TomogramInfo]) -> None:

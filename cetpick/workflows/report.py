@@ -26,7 +26,14 @@ from cetpick.report.views import FORMAT, make_view
 from cetpick.workflows.plots import write_plots
 from cetpick.workflows.record import read_json, read_record, record_beside, report_beside, versions, write_json
 from cetpick.workflows.results import REPORT_FILE, RUN_FILE, TomogramRecord, told_of_cut, tomogram_files, view_file
-from cetpick.workflows.runs import Plan, complete_record, read_run, require_folder
+from cetpick.workflows.runs import (
+    SPOILED,
+    Plan,
+    complete_records,
+    optimisation_set,
+    read_run,
+    require_folder,
+)
 
 EXTREMES = 8
 """Of these the tomograms with the highest, and with the lowest share of particles expected among the picks."""
@@ -84,9 +91,22 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
             expected="a folder with run.json",
             cure="when shards or an interrupted run have left results in it, `cetpick collect` them first",
         )
-    records = [record for name in run.plan.listing if (record := complete_record(output, name, run.plan)) is not None]
+    records = complete_records(output, run.plan)
+    there = {record.info.name for record in records}
+    lost = ", ".join(name for name in run.values["tomograms"] if name not in there)
     if not records:
-        raise InputError("its results are not those of run.json any more", file=output, cure="`cetpick collect` them")
+        raise InputError(
+            "its results are not those of run.json any more",
+            file=output,
+            found=f"{lost}: {SPOILED}" if lost else None,
+            cure="`cetpick collect` tells what is missing",
+        )
+    if lost:
+        warnings.warn(
+            f"{output}: the report leaves out {lost}: {SPOILED}",
+            CetpickWarning,
+            stacklevel=2,
+        )
     reporter = _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None))
     summary = reporter.write()
     if plots is not None:
@@ -241,7 +261,7 @@ class _Reporter:
             [record.info for record in self._records],
             star=plan.star,
             diameter=self._model.diameter,
-            optimisation_set=plan.optimisation_set,
+            optimisation_set=optimisation_set(self._output, plan),
         )
         cut = plan.cut
         kept = [*([] if cut.top is None else ["--top", str(cut.top)])]

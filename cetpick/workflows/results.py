@@ -6,7 +6,7 @@ complete. What a run set out to do is in runs.py. Nothing here needs torch, or t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,7 +20,6 @@ from cetpick.config import Mode, ModelSettings, PickSettings
 from cetpick.errors import InputError
 from cetpick.geometry import Points, as_points
 from cetpick.interrupts import held_signals
-from cetpick.io.atomic import becomes
 from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.peaks import suppress
@@ -241,8 +240,8 @@ def record_file(output: Path, name: str) -> Path:
 
 
 def recorded(output: Path) -> list[str]:
-    """Names of the tomograms of which a folder has records; what a killed process left unfinished is none."""
-    return sorted(path.stem for path in (output / RECORDS).glob("*.json") if becomes(path) is None)
+    """Names of the tomograms of which a folder has records; hidden files, as a killed process leaves them, are none."""
+    return sorted(path.stem for path in (output / RECORDS).glob("*.json") if not path.name.startswith("."))
 
 
 def view_file(output: Path, name: str) -> Path:
@@ -296,6 +295,9 @@ def judge(
     """
     files = tomogram_files(output, info.name)
     if record is None:
+        file = record_file(output, info.name)
+        if file.exists() and read_json(file) is None:  # cut off when the machine stopped
+            return "pick", None
         present = [_key(output, path) for path in files if path.exists()]
         return "pick", f"{', '.join(present)}: no record of how they were made" if present else None
     name = _key(output, record_file(output, info.name))
@@ -407,12 +409,30 @@ def discard(output: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear(output: Path, names: Iterable[str], *, together: bool = True) -> None:
+    """Remove what tells of all tomograms together, and what there is of these, as `discard` does."""
+    for file in (*DATASET_FILES, EVALUATION_FILE) if together else ():
+        (output / file).unlink(missing_ok=True)
+    for name in names:
+        discard(output, name)
+
+
+def read_region(values: Mapping[str, Any]) -> Region:
+    """A region that was written as JSON."""
+    return Region(
+        mask=values["mask"] and Path(values["mask"]),
+        mask_version=values["mask_version"] and tuple(values["mask_version"]),
+        slab=values["slab"] and tuple(values["slab"]),
+        keep=tuple(values.get("keep", ())),
+    )
+
+
 def _key(output: Path, path: Path) -> str:
     return path.relative_to(output).as_posix()
 
 
 def _info(values: Mapping[str, Any]) -> TomogramInfo:
-    grid, relion, region = values["grid"], values["relion"], values["region"]
+    grid, relion = values["grid"], values["relion"]
     return TomogramInfo(
         name=values["name"],
         path=Path(values["path"]),
@@ -422,10 +442,5 @@ def _info(values: Mapping[str, Any]) -> TomogramInfo:
         and RelionTomogram(
             **relion | {"size": tuple(relion["size"]), "star": Path(relion["star"]), "project": Path(relion["project"])}
         ),
-        region=Region(
-            mask=region["mask"] and Path(region["mask"]),
-            mask_version=region["mask_version"] and tuple(region["mask_version"]),
-            slab=region["slab"] and tuple(region["slab"]),
-            keep=tuple(region.get("keep", ())),
-        ),
+        region=read_region(values["region"]),
     )

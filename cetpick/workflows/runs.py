@@ -12,17 +12,24 @@ from typing import Any, Self
 
 from cetpick.errors import InputError
 from cetpick.io.relion import Flavour
+from cetpick.records import EVERYWHERE, Region
 from cetpick.workflows.record import RunRecord, read_record
 from cetpick.workflows.results import (
+    DATASET_FILES,
     FORMAT,
     RUN_FILE,
     Cut,
     Maker,
     TomogramRecord,
+    read_region,
     read_tomogram_record,
     tomogram_files,
 )
 
+SPOILED = (
+    "files changed or removed since they were written; `cetpick repick` makes picks again and keeps edited ones aside, "
+    "from which `cetpick curate` learns"
+)
 PLAN = "plan"
 """Where a run file has its Plan."""
 
@@ -76,7 +83,8 @@ class Plan:
         maker: of the candidates.
         cut: of the candidates.
         star: flavour of particles.star.
-        optimisation_set: particles.star and tomograms.star as optimisation_set.star names them; None without one.
+        region: as the options limit it: the mask, or the folder of masks, slab, and what is kept.
+        project: RELION's project folder, and tomograms.star as it is found from there; None without one tomograms.star.
         failures: by place in the listing, from 0, what is wrong with a tomogram.
         warnings: that the run gave.
         finished: it came to its end.
@@ -88,7 +96,8 @@ class Plan:
     maker: Maker
     cut: Cut
     star: Flavour
-    optimisation_set: Mapping[str, str] | None = None
+    region: Region = EVERYWHERE
+    project: tuple[Path, str] | None = None
     failures: Mapping[int, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     finished: bool = False
@@ -134,6 +143,8 @@ def read_run(path: Path) -> Run | None:
                 "shard": Shard(**values["shard"]),
                 "maker": Maker(**values["maker"]),
                 "cut": Cut(**values["cut"]),
+                "region": read_region(values["region"]),
+                "project": values["project"] and (Path(values["project"][0]), values["project"][1]),
                 "failures": {int(place): message for place, message in values["failures"].items()},
             }
         )
@@ -156,8 +167,8 @@ def require_folder(output: Path) -> None:
 def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     """The files of the run that was begun last, and those of others.
 
-    Shards belong to one run when they share the listing, its division, the maker and the cut. A shard's own file goes
-    before a run.json that was made of it.
+    Shards belong to one run when they share the listing, its division, the maker, the region and the cut. A shard's own
+    file goes before a run.json that was made of it.
 
     Raises:
         InputError: there is none.
@@ -174,7 +185,7 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     shards = [run for run in runs if run.path.name != RUN_FILE]
 
     def identity(run: Run) -> tuple[object, ...]:
-        return run.plan.shard.count, run.plan.listing, run.plan.maker, run.plan.cut
+        return run.plan.shard.count, run.plan.listing, run.plan.maker, run.plan.region, run.plan.cut
 
     same = [run for run in shards if identity(run) == identity(newest)]
     return same, [run for run in shards if run not in same]
@@ -210,7 +221,44 @@ def merge(runs: Sequence[Run]) -> tuple[dict[str, Any], Plan]:
 
 def complete_record(output: Path, name: str, plan: Plan) -> TomogramRecord | None:
     """The record of a tomogram when its results are complete and those that the plan asks for."""
+    record = _asked_for(output, name, plan)
+    return record if record is not None and record.holds(output, *tomogram_files(output, name)) else None
+
+
+def complete_records(output: Path, plan: Plan) -> list[TomogramRecord]:
+    """The complete ones of all tomograms of a run but those that it failed to pick."""
+    names = (name for place, name in enumerate(plan.listing) if place not in plan.failures)
+    return [record for name in names if (record := complete_record(output, name, plan)) is not None]
+
+
+def spoiled(output: Path, name: str, plan: Plan) -> bool:
+    """Whether results of a tomogram are those that the plan asks for, but somebody has changed or removed files."""
+    record, files = _asked_for(output, name, plan), tomogram_files(output, name)
+    written = record is not None and len(record.outputs) == len(files)
+    return record is not None and written and not record.holds(output, *files)
+
+
+def _asked_for(output: Path, name: str, plan: Plan) -> TomogramRecord | None:
+    """The record of a tomogram when it is of what the plan asks for."""
     record = read_tomogram_record(output, name)
-    if record is None or record.maker != plan.maker or record.cut != plan.cut:
+    if record is None or (record.maker, record.cut) != (plan.maker, plan.cut):
         return None
-    return record if record.holds(output, *tomogram_files(output, name)) else None
+    here, asked = record.info.region, plan.region
+    masks = (None,) if here.mask is None else (here.mask, here.mask.parent)
+    return record if (here.slab, here.keep) == (asked.slab, asked.keep) and asked.mask in masks else None
+
+
+def optimisation_set(output: Path, plan: Plan) -> dict[str, str] | None:
+    """How optimisation_set.star in a folder names its two files, None without one tomograms.star."""
+    if plan.project is None:
+        return None
+    project, tomograms = plan.project
+    return {"particles": str(seen_from(project, output / DATASET_FILES[0])), "tomograms": tomograms}
+
+
+def seen_from(project: Path, path: Path) -> Path:
+    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside."""
+    for absolute, folder in ((path.absolute(), project.absolute()), (path.resolve(), project.resolve())):
+        if absolute.is_relative_to(folder):
+            return absolute.relative_to(folder)
+    return path.absolute()

@@ -182,12 +182,14 @@ def train_and_save(
     threads: int | None,
     resume: bool = False,
     overwrite: bool = False,
+    make_way: Callable[[], None] | None = None,
     report: bool = True,
     progress: Progress | None,
 ) -> TrainedModel:
     """Train, write the model file, note all of it in `record`, and write that, and the report, beside the model.
 
-    The state of the training is kept beside the model in `<stem>.checkpoint` until it is done.
+    The state of the training is kept beside the model in `<stem>.checkpoint` until it is done. What `make_way` removes
+    is there until the model is.
 
     Raises:
         InputError: the checkpoint of a stopped training is there and it was not said what to do with it, or it is of
@@ -279,6 +281,8 @@ def train_and_save(
     }
     record.values["outputs"].append(str(output))
     with held_signals():
+        if make_way is not None:
+            make_way()
         save_model(output, trained.network, trained.settings)
         record.write(record_beside(output))
         checkpoint.remove()
