@@ -255,6 +255,9 @@ class TestFolders:
         star = written(tmp_path / "p.star", f"{self.loop}TS_1 1 2 3\n")
         run_convert(star, tmp_path / "w.star", format="warp", options=InputOptions(binned=True))
         assert "TS_1.tomostar\t1.000000\t2.000000\t3.000000" in (tmp_path / "w.star").read_text()
+        star = written(tmp_path / "q.star", f"{self.loop}TS_1_10.00Apx 1 2 3\n")
+        run_convert(star, tmp_path / "v.star", format="warp", options=InputOptions(binned=True))
+        assert "TS_1.tomostar\t" in (tmp_path / "v.star").read_text()
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,17 @@ class TestTables:
         with pytest.raises(InputError, match=problem):
             read_one(write_text(tmp_path / "a.csv", text))
 
+    def test_a_name_that_is_not_the_tomograms_is_said(self, tmp_path):
+        path = write_text(tmp_path / "a.csv", "tomogram,x,y,z\nTS_9,22,8,3\nTS_9,5,2,9\n")
+        with pytest.warns(CetpickWarning, match="says that its points are of TS_9; they are taken for those of volume"):
+            assert len(read_one(path)) == 2
+        assert len(read_one(path, tomogram("TS_9"))) == 2  # without a word
+
+    def test_a_layer_of_four_dimensions_is_refused(self, tmp_path):
+        path = write_text(tmp_path / "a.csv", "index,axis-0,axis-1,axis-2,axis-3\n0,0.0,10,20,30\n")
+        with pytest.raises(InputError, match="napari layer of four dimensions"):
+            read_one(path)
+
     def test_only_a_header_is_no_points(self, tmp_path):
         assert len(read_one(write_text(tmp_path / "a.csv", "x,y,z,score\n"))) == 0
 
@@ -206,6 +217,20 @@ class TestEman2:
     def test_other_and_broken_json(self, tmp_path, text):
         with pytest.raises(InputError):
             read_one(write_text(tmp_path / "volume_info.json", text))
+
+    def test_a_project_where_not_all_are_boxed(self, tmp_path):
+        (tmp_path / "info").mkdir()
+        write_text(tmp_path / "info" / "project.json", '{"global.apix": 2.6}')
+        bare = write_text(tmp_path / "info" / "b_info.json", '{"apix_unbin": 2.5, "tlt_params": [[0, 1]]}')
+        tomograms = [tomogram("a"), tomogram("b")]
+        with pytest.warns(CetpickWarning), pytest.raises(InputError, match="no labels in any file of the folder"):
+            pair_labels(tomograms, [tmp_path / "info"])
+        assert len(read_one(bare)) == 0
+        write_text(tmp_path / "info" / "a_info.json", '{"boxes_3d": [[4, 1, 1]]}')
+        with pytest.warns(CetpickWarning) as caught:
+            pairs = pair_labels(tomograms, [tmp_path / "info"])
+        assert [info.name for info, _ in pairs] == ["a"]
+        assert any(str(warning.message) == "tomograms without labels: b" for warning in caught)
 
     def test_what_is_no_info_file_is_not_overwritten(self, tmp_path):
         path = write_text(tmp_path / "a.json", "[1, 2]")
@@ -397,7 +422,7 @@ class TestPairs:
             pair_labels([tomogram("a"), tomogram("b")], [tmp_path / "labels"])
         assert "c.csv" in str(caught.value)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(InputError, match="holds no label files"):
+        with pytest.raises(InputError, match="holds no coordinate files"):
             pair_labels([tomogram("a")], [tmp_path / "empty"])
 
     def test_named_file_without_partner_is_no_small_matter(self, tmp_path):

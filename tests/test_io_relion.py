@@ -1,6 +1,7 @@
 """STAR files of particles: RELION 5.0.1's own, the numbers that its programs were seen to use, and every flavour."""
 
 import contextlib
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,21 @@ def test_relion4_names_particles_and_optics_groups(tmp_path):
     assert blocks["particles"]["rlnTomoParticleName"].tolist() == ["a/1", "a/2", "b/1", "c/1"]
     assert blocks["particles"]["rlnOpticsGroup"].tolist() == ["1", "1", "2", "1"]
     assert blocks["optics"]["rlnTomoTiltSeriesPixelSize"].tolist() == ["2.000000", "3.000000"]
+
+
+@pytest.mark.parametrize("pixel", [10.0, 2.5, 5.0])
+def test_pixels_of_warps_own_export_are_scaled_and_said(tmp_path, pixel):
+    info = tomogram(relion=False)  # 5 A a voxel
+    points = np.array(VOXELS) * 5 / pixel
+    path = write_loop(tmp_path / "a.star", "TS_01.tomostar", points, column="rlnMicrographName", rlnPixelSize=pixel)
+    expected = [] if pixel == 5 else [f"coordinates of TS_01 are pixels of {pixel:g} A (rlnPixelSize)"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (record,) = read_particles(path, [info])
+    assert np.allclose(record.xyz, VOXELS)
+    assert [str(warning.message).partition(": ")[2] for warning in caught] == expected
+    (as_asked,) = read_particles(path, [info], binned=True)
+    assert np.allclose(as_asked.xyz, points)
 
 
 @pytest.mark.parametrize("flavour", ["relion5", "relion4"])

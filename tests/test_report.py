@@ -27,6 +27,7 @@ from cetpick.records import Grid, RelionTomogram, TomogramInfo
 from cetpick.report import overlay, plots, views
 from cetpick.report.handover import box_side, next_steps
 from cetpick.report.page import Candidates, Page, Section, render
+from cetpick.workflows.runs import complete_record, read_run
 from tests.conftest import Run, read_page, read_picture
 
 NAMES = ("a", "b", "c")
@@ -464,7 +465,7 @@ def test_outliers() -> None:
 
 def test_a_large_data_set_shows_some_of_its_tomograms(pick: Run) -> None:
     pick(tomograms=("a.mrc",))
-    record = workflow.complete_record(Path("out"), "a", workflow.read_run(Path("out/run.json")).plan)  # type: ignore[union-attr]
+    record = complete_record(Path("out"), "a", read_run(Path("out/run.json")).plan)  # type: ignore[union-attr]
     assert record is not None
     records = [
         replace(record, info=replace(record.info, name=f"t{i:03}"), picks=100, particles=float((i * 37) % 100))
@@ -493,7 +494,8 @@ def test_next_steps_of_files() -> None:
     assert side == 40  # 1.5 diameters are 35.7 voxels
     convert, extract = steps["RELION 5"].commands
     assert convert == (
-        "cetpick convert 'my out/particles.star' 'my out/relion5.star' --format relion5 --tomograms-star TOMOGRAMS.star"
+        "cetpick convert 'my out/particles.star' 'my out/relion5.star' --format relion5 --tomogram tomos/t.mrc "
+        "--to-tomogram TOMOGRAMS.star"
     )
     assert f"--b {2 * side} --crop {side} --bin BIN" in extract
     assert (
@@ -528,6 +530,17 @@ def test_next_steps_of_a_relion_project() -> None:
     )
     assert "--tomogram T/job007/tomograms.star" in warp.commands[0]
     assert "differ" not in warp.text
+    elsewhere = replace(relion, star=Path("proj/T/job008/tomograms.star"), project=Path("proj"))
+    of_two, *_ = next_steps(Path("out"), [info("t", 12, elsewhere), *infos], star="relion4", diameter=250)
+    assert f"--p {Path('out/particles.star').absolute()} --t T/job008/tomograms.star" in of_two.commands[0]
+    assert "This is for the tomograms of proj/T/job008/tomograms.star; pick those of each" in of_two.text
+    many, warp, *_ = next_steps(Path("out"), [info(f"t{n}", 10) for n in range(9)], star="relion31", diameter=250)
+    assert "relion5.star --format relion5 --voxel-size 10 --to-tomogram TOMOGRAMS.star" in many.commands[0]
+    by_folder = [replace(info("a_t", 10), path=Path("a/t.mrc")), replace(info("b_t", 10), path=Path("b/t.mrc"))]
+    assert all(
+        "--names parent" in step.commands[0]
+        for step in next_steps(Path("out"), by_folder, star="relion31", diameter=250)[:3]
+    )
     mixed = next_steps(Path("out"), [info("t", 10), info("u", 12)], star="relion31", diameter=250)
     assert "Voxel sizes differ (10 to 12 A); the numbers are those of t." in mixed[1].text
     assert "The others alike: 3dmod TOMOGRAM out/NAME.mod" in mixed[3].text

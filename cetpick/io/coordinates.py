@@ -181,13 +181,14 @@ def pair_files(
         CetpickWarning: files in folders without a tomogram, by name.
     """
     known = [*tomograms, *others]
-    files = [(number, file) for number, path in enumerate(paths) for file in _label_files(Path(path))]
+    files = [(number, file) for number, path in enumerate(paths) for file in coordinate_files(Path(path))]
     naming = {file: recognise(file).holds.tomogram for _, file in files}
     nameless = [file for _, file in files if not naming[file]]
     in_order = len(nameless) == len(tomograms) and not any(Path(path).is_dir() for path in paths)
     order = iter(tomograms)
     found: dict[str, list[tuple[int, Coordinates]]] = {}
     strays: list[tuple[int, Path]] = []
+    empty: list[Path] = []
     for number, file in files:
         named = named_after(file, known)
         if naming[file]:
@@ -203,6 +204,9 @@ def pair_files(
         records = read_coordinates(file, tomograms=candidates, binned=binned, z=z)
         if not records:
             strays.append((number, file))
+        if records and Path(paths[number]).is_dir() and not any(map(len, records)):
+            empty.append(file)  # such as EMAN2 makes before anybody has boxed
+            continue
         for record in records:
             earlier = found.setdefault(str(record.tomogram), [])
             if earlier and (not several or earlier[-1][0] == number):
@@ -213,6 +217,8 @@ def pair_files(
                     cure="give one of them",
                 )
             earlier.append((number, record))
+    if needed and empty and not found and not strays:
+        raise InputError(f"no {what} in any file of the folder", file=empty[0].parent, cure="click some, and save")
     named_strays = [file for number, file in strays if not Path(paths[number]).is_dir()]
     told = ", ".join(str(file) for _, file in strays)
     if needed and (named_strays or not found):
@@ -321,8 +327,15 @@ def _point_text(point: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in point) + ")"
 
 
-def _label_files(path: Path) -> list[Path]:
-    """The file itself, or the coordinate files in a folder; others with such an ending are named."""
+def coordinate_files(path: Path) -> list[Path]:
+    """The file itself, or the coordinate files in a folder.
+
+    Raises:
+        InputError: there is none in it.
+
+    Warns:
+        CetpickWarning: others with such an ending are left out.
+    """
     if not path.is_dir():
         return [path]
     suffixes = {suffix for handler in HANDLERS for suffix in handler.suffixes}
@@ -336,5 +349,5 @@ def _label_files(path: Path) -> list[Path]:
         else:
             files.append(file)
     if not files:
-        raise InputError("the folder holds no label files", file=path, expected=f"*{', *'.join(sorted(suffixes))}")
+        raise InputError("the folder holds no coordinate files", file=path, expected=f"*{', *'.join(sorted(suffixes))}")
     return files

@@ -21,6 +21,10 @@ BOX_PER_DIAMETER = 1.5
 """Side of the box that is written, in diameters."""
 DEFAULT_BOX = 32
 """EMAN2's own, for when no diameter is known."""
+PROJECT = "project.json"
+"""Settings of e2projectmanager, which lie in the same folder."""
+EMAN2_KEYS = {"apix_unbin", "tlt_file", "tlt_params", "ali_loss", "class_list"}
+"""An info file has some of these also when nobody has boxed in its tomogram yet."""
 
 
 def read_info_json(path: str | PathLike[str], info: TomogramInfo | None) -> Coordinates:
@@ -32,13 +36,14 @@ def read_info_json(path: str | PathLike[str], info: TomogramInfo | None) -> Coor
             tomogram in unbinned pixels; EMAN2 takes the voxel size from the tomogram's header.
 
     Returns:
-        Points with their class name, and `score` where any box has one that is not zero.
+        Points with their class name, and `score` where any box has one that is not zero. None are there when
+        nobody has boxed yet.
 
     Raises:
-        InputError: no such file, no boxes, or the tomogram is needed.
+        InputError: no such file, no info file, or the tomogram is needed.
     """
     content = _load(path)
-    boxes = content.get("boxes_3d")
+    boxes = content.get("boxes_3d", [] if EMAN2_KEYS & content.keys() else None)
     if not isinstance(boxes, list) or not all(isinstance(box, list) and len(box) >= 3 for box in boxes):
         raise InputError("has no usable boxes_3d", file=path, expected="a list of [x, y, z, method, score, class]")
     # Old files have shorter boxes: method, score and class are missing from the end.

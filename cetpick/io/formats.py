@@ -148,7 +148,7 @@ def _star_of(head: bytes) -> str | None:
 
 def _is_info_json(path: Path, head: bytes) -> bool:
     others = copick.is_picks(path, head) or portal.is_points(path, head)
-    return not others and (text_head(head) or "").lstrip().startswith("{")
+    return not others and path.name != eman2.PROJECT and (text_head(head) or "").lstrip().startswith("{")
 
 
 def _is_table(_: Path, head: bytes) -> bool:

@@ -63,9 +63,9 @@ def plain_name(name: str) -> str:
     return tomogram_name(_as_path(name).removesuffix(".tomostar"))
 
 
-def warp_name(info: TomogramInfo) -> str:
+def warp_name(tomogram: str) -> str:
     """The name of the tilt series from which Warp reconstructed TS_01_10.00Apx.mrc: TS_01."""
-    return re.sub(r"_\d+(\.\d+)?Apx$", "", info.name)
+    return re.sub(r"_\d+(\.\d+)?Apx$", "", tomogram)
 
 
 def _likeness(name: str, info: TomogramInfo) -> int:
@@ -76,7 +76,7 @@ def _likeness(name: str, info: TomogramInfo) -> int:
         info.path == Path(name),
         info.relion is not None and info.relion.name == name,
         info.name == bare,
-        bare != name and warp_name(info) == bare,
+        bare != name and warp_name(info.name) == bare,
     )
     if any(exact):
         return EXACT + len(exact) - exact.index(True)

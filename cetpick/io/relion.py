@@ -31,6 +31,7 @@ from cetpick.io.handler import Item, known_scores, needed_info
 from cetpick.io.naming import find_tomograms, named_after, plain_name, warn_of_others, warp_name
 from cetpick.io.numbered import class_names, class_numbers, whole_numbers
 from cetpick.io.star import Block, read_star, read_text, star_numbers, write_star
+from cetpick.io.tomograms import same_voxel_size
 from cetpick.io.tomograms_star import read_tomograms_star
 from cetpick.records import DEFAULT_CLASS, Coordinates, RelionTomogram, TomogramInfo
 
@@ -45,7 +46,7 @@ _ORIGIN_ANGSTROM = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
 _ORIGIN_PIXEL = [f"rlnOrigin{axis}" for axis in "XYZ"]
 _ANGLES = [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
 _SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
-_CLASS = "rlnClassNumber"
+_CLASS, _PIXEL = "rlnClassNumber", "rlnPixelSize"
 _IMPORT_FILE = "rlnTomoImportParticleFile"
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
 _NAMES = ("rlnTomoName", "rlnMicrographName")
@@ -285,6 +286,14 @@ def _record(
     )
 
 
+def seen_from(project: Path, path: Path) -> Path:
+    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside."""
+    for absolute, folder in ((path.absolute(), project.absolute()), (path.resolve(), project.resolve())):
+        if absolute.is_relative_to(folder):
+            return absolute.relative_to(folder)
+    return path.absolute()
+
+
 def _names_tilt_series(rows: pd.DataFrame) -> bool:
     """Whether they are Warp's."""
     return _NAMES[1] in rows and bool(rows[_NAMES[1]].str.endswith(".tomostar").all())
@@ -320,6 +329,19 @@ def _binning(
     return info.grid.voxel_size / float(pixel_sizes[0]) if len(pixel_sizes) == 1 and pixel_sizes[0] > 0 else None
 
 
+def _of_warp(path: Path, rows: pd.DataFrame, stored: Points, info: TomogramInfo | None) -> dict[str, Points]:
+    """What the coordinates are, and in voxels, where Warp's own export tells another pixel size than the tomogram's.
+
+    Source: warpem/warp, ExportParticlesTiltseries.cs, which counts from the centre of the first voxel.
+    """
+    if info is None or _PIXEL not in rows or not _names_tilt_series(rows):
+        return {}
+    sizes = np.unique(star_numbers(rows, [_PIXEL], file=path))
+    if len(sizes) != 1 or sizes[0] <= 0 or same_voxel_size(float(sizes[0]), info.grid.voxel_size):
+        return {}
+    return {f"pixels of {sizes[0]:g} A ({_PIXEL})": stored * float(sizes[0]) / info.grid.voxel_size}
+
+
 def _uncentred(
     path: Path, rows: pd.DataFrame, info: TomogramInfo | None, binning: float | None, binned: bool | None
 ) -> Points:
@@ -343,11 +365,15 @@ def _uncentred(
             cure=f"{_NAME_THE_STAR}, or give --binned when they are voxels of the tomogram",
         )
     readings = {"voxels of the tomogram": stored}
+    warp = _of_warp(path, rows, stored, info) if in_voxels and binned is None else {}
     if binning is not None:
         readings["pixels of the unbinned tilt series"] = relion_unbinned_to_voxel(stored, binning=binning)
-    preferred, *others = readings if in_voxels else reversed(readings)
+    readings = warp | readings if in_voxels else dict(reversed(readings.items()))
+    preferred, *others = readings
     if binned is not None or info is None or not len(stored) or _fits(info, readings[preferred]):
         _warn_of_a_corner(path, info, readings[preferred], binning, asked=binned is not None or in_voxels)
+        if warp and info is not None and len(stored):
+            warnings.warn(f"{path}: coordinates of {info.name} are {preferred}", CetpickWarning, stacklevel=2)
         return readings[preferred]
     for other in others:
         if _fits(info, readings[other]):
@@ -466,7 +492,8 @@ def _relion31(path: Path, items: Sequence[Item]) -> dict[str, Block]:
 
 def _warp(path: Path, items: Sequence[Item]) -> dict[str, Block]:
     # Warp knows tilt series by name alone
-    names = [item.name if item.info is None and item.name else warp_name(needed_info(path, item)) for item in items]
+    tomograms = [item.name if item.info is None and item.name else needed_info(path, item).name for item in items]
+    names = [warp_name(tomogram) for tomogram in tomograms]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(
             "Warp knows tilt series, not their tomograms",

@@ -73,7 +73,7 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
             several tomograms, none of which is `info`.
 
     Warns:
-        CetpickWarning: rows of other tomograms are left out.
+        CetpickWarning: rows of other tomograms are left out; all rows are of one that is called otherwise.
     """
     path = Path(path)
     lines, header = _content(read_text(path))
@@ -85,6 +85,14 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
     if rows and _is_header(rows[0][1]):
         header = _column_names(rows.pop(0)[1])
     names = header or _guessed_names(path, len(rows[0][1]) if rows else 0)
+    if "axis-3" in names:
+        raise InputError(
+            "is of a napari layer of four dimensions",
+            file=path,
+            expected="axis-0, axis-1, axis-2 for z, y, x",
+            found=", ".join(names),
+            cure="save a points layer of one tomogram, or name the columns x, y and z in the first line",
+        )
     if len(set(names)) != len(names):
         raise InputError("two columns of its header have the same name", file=path, found=", ".join(names))
     for number, row in rows:
@@ -223,9 +231,15 @@ def _of_tomogram(path: Path, table: pd.DataFrame, info: TomogramInfo | None) -> 
     """The rows of one tomogram, where a column names several."""
     column = next((name for name in TOMOGRAM_COLUMNS if name in table), None)
     names = [] if column is None else table[column].astype(str).unique().tolist()
-    if len(names) < 2:
-        return table
     found = [None] * len(names) if info is None else find_tomograms(names, [info], file=path)
+    if len(names) < 2:
+        if info is not None and found == [None]:
+            warnings.warn(
+                f"{path}: says that its points are of {names[0]}; they are taken for those of {info.name}",
+                CetpickWarning,
+                stacklevel=3,
+            )
+        return table
     meant = [name for name, of in zip(names, found, strict=True) if of is not None]
     if not meant:
         raise InputError(

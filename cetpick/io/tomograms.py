@@ -328,9 +328,9 @@ def _doubts(path: Path, header: VolumeHeader, relion: RelionTomogram | None, *, 
     """What the user should know; `said`: the voxel size was given, which settles what concerns it."""
     x, y, z = header.voxel_sizes
     if not said and _is_voxel_size(x):
-        if not (_same(y, x) and _same(z, x)):
+        if not (same_voxel_size(y, x) and same_voxel_size(z, x)):
             yield f"voxel sizes differ along x, y, z in the header: {x:g}, {y:g}, {z:g} A; that of x counts"
-        if relion and not _same(x, relion.voxel_size):
+        if relion and not same_voxel_size(x, relion.voxel_size):
             yield f"voxel size {x:g} A in the header, but {relion.voxel_size:g} A in {relion.star}, which counts"
     nz, ny, nx = header.shape
     if relion and any(abs(n - size / relion.binning) > 1 for n, size in zip((nx, ny, nz), relion.size, strict=True)):
@@ -360,7 +360,8 @@ def _is_voxel_size(value: float) -> bool:
     return VOXEL_SIZES[0] <= value <= VOXEL_SIZES[1]
 
 
-def _same(value: float, reference: float) -> bool:
+def same_voxel_size(value: float, reference: float) -> bool:
+    """Whether two voxel sizes differ by no more than SAME_VOXEL_SIZE, relatively."""
     return abs(value - reference) <= SAME_VOXEL_SIZE * reference
 
 

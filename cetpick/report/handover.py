@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cetpick.io.relion import Flavour
+from cetpick.io.relion import Flavour, seen_from
+from cetpick.io.tomograms import tomogram_name
 from cetpick.records import TomogramInfo
 
 BOX = 1.5
@@ -71,7 +72,7 @@ def next_steps(
     particles = output / "particles.star"
     named = _naming(infos)
     return [
-        _relion(output, first, star, diameter, optimisation_set, note),
+        _relion(output, infos, star, diameter, optimisation_set, note),
         NextStep(
             program="Warp",
             text="Export sub-tomograms (--3d) or image series (--2d) for RELION and M; choose the pixel size of the "
@@ -132,19 +133,24 @@ def box_side(diameter: float, pixel_size: float) -> int:
 
 def _relion(
     output: Path,
-    first: TomogramInfo,
+    infos: Sequence[TomogramInfo],
     star: Flavour,
     diameter: float,
     optimisation_set: Mapping[str, str] | None,
     note: str,
 ) -> NextStep:
+    first = infos[0]
     if star in ("relion5", "relion4") and first.relion is not None:
         binning = max(1, round(first.relion.binning))
         pixel = first.relion.pixel_size * binning
         side = box_side(diameter, pixel)
         if optimisation_set is None:
-            given: tuple[object, ...] = ("--p", output / "particles.star", "--t", first.relion.star)
-            inputs = _direct_entries(output / "particles.star", first.relion.star)
+            project, stars = first.relion.project, {info.relion.star for info in infos if info.relion}
+            files = [seen_from(project, path) for path in (output / "particles.star", first.relion.star)]
+            given: tuple[object, ...] = ("--p", files[0], "--t", files[1])
+            inputs = _direct_entries(files[0], files[1])
+            if len(stars) > 1:
+                note += f" This is for the tomograms of {first.relion.star}; pick those of each tomograms.star apart."
         else:
             file = Path(optimisation_set["particles"]).with_name("optimisation_set.star")
             given, inputs = ("--i", file), f"'Input optimisation set' {file}"
@@ -159,18 +165,19 @@ def _relion(
                 ),
             ),
         )
-    side = box_side(diameter, first.grid.voxel_size)
-    target = output / "relion5.star"
+    voxel_size, target = first.grid.voxel_size, output / "relion5.star"
+    side = box_side(diameter, voxel_size)
+    named = _naming(infos) or ["--voxel-size", f"{voxel_size:g}"]
     return NextStep(
         program="RELION 5",
         text="Convert first, as in the first line: these picks are in voxels of the tomograms, RELION 5 counts from "
         "their centre. TOMOGRAMS.star is the tomograms.star of its job 'Reconstruct tomograms', with the same tomogram "
-        f"names. {_extracting(_direct_entries(target, 'TOMOGRAMS.star'), 'BIN', side)}; BIN is the voxel size "
-        f"{first.grid.voxel_size:g} A over the pixel size of the tilt series. Or in the project folder, as in the "
+        f"names, in any binning. {_extracting(_direct_entries(target, 'TOMOGRAMS.star'), 'BIN', side)}; BIN is the "
+        f"voxel size {voxel_size:g} A over the pixel size of the tilt series. Or in the project folder, as in the "
         f"second line.{note}",
         commands=(
-            _line("cetpick", "convert", output / "particles.star", target, "--format", "relion5")
-            + " --tomograms-star TOMOGRAMS.star",
+            _line("cetpick", "convert", output / "particles.star", target, "--format", "relion5", *named)
+            + " --to-tomogram TOMOGRAMS.star",
             _line("relion_tomo_subtomo", "--p", target)
             + f" --t TOMOGRAMS.star --o Extract/cetpick/ --b {PADDED * side} --crop {side} --bin BIN --stack2d",
         ),
@@ -198,7 +205,9 @@ def _naming(infos: Sequence[TomogramInfo]) -> list[object]:
         given = [star for star in stars if star is not None]
     elif len(infos) <= MOST_NAMED:
         given = [info.path for info in infos]
-    return [word for path in given for word in ("--tomogram", path)]
+    by_folder = any(not info.relion and info.name != tomogram_name(info.path) for info in infos)
+    words: list[object] = [word for path in given for word in ("--tomogram", path)]
+    return [*words, "--names", "parent"] if words and by_folder else words
 
 
 def _line(*words: object) -> str:

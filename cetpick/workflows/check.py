@@ -14,7 +14,7 @@ from cetpick.contrast import FEWEST_LABELS, Judgement, Ranked, clearer_diameter,
 from cetpick.errors import CetpickError, InputError
 from cetpick.geometry import Points
 from cetpick.io.coordinates import pair_labels
-from cetpick.io.tomograms import SAME_VOXEL_SIZE, read_tomogram
+from cetpick.io.tomograms import read_tomogram, same_voxel_size
 from cetpick.preprocess import require_fitting
 from cetpick.records import Tomogram, TomogramInfo
 from cetpick.report.overlay import draw_averages, draw_labels
@@ -250,7 +250,7 @@ def _voxel_size_note(info: TomogramInfo) -> str | None:
     used, header = info.grid.voxel_size, info.header_voxel_size
     if header is None:
         return f"the header holds no usable voxel size; {used:g} A is used"
-    if _same(header, used):
+    if same_voxel_size(header, used):
         return None
     source = info.relion.star if _is_of_star(info) and info.relion else "--voxel-size"
     return f"the voxel size is {header:g} A in the header, but {used:g} A by {source}, which counts"
@@ -262,11 +262,7 @@ def _is_of_star(info: TomogramInfo) -> bool:
 
 def _disagree(info: TomogramInfo) -> bool:
     header = info.header_voxel_size
-    return header not in (None, 1.0) and _is_of_star(info) and not _same(header, info.grid.voxel_size)
-
-
-def _same(voxel_size: float, reference: float) -> bool:
-    return abs(voxel_size - reference) <= SAME_VOXEL_SIZE * reference
+    return header not in (None, 1.0) and _is_of_star(info) and not same_voxel_size(header, info.grid.voxel_size)
 
 
 def _ranked(item: Ranked) -> dict[str, Any]:

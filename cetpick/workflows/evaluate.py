@@ -13,8 +13,8 @@ import numpy as np
 
 from cetpick.config import ParticleClass
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.io.coordinates import read_coordinates
-from cetpick.io.formats import HANDLERS, recognise
+from cetpick.io.coordinates import coordinate_files, read_coordinates
+from cetpick.io.formats import recognise
 from cetpick.io.naming import NAME_ENDINGS as LABEL_ENDINGS
 from cetpick.io.naming import find_tomogram, named_after, plain_name
 from cetpick.io.tomograms import SAME_VOXEL_SIZE
@@ -391,12 +391,7 @@ def _files(path: Path, preferred: tuple[str, ...]) -> Iterator[tuple[Path, str, 
         for name, run in read_run(path).items():
             yield path / "candidates" / f"{name}.csv", name, run
     elif path.is_dir():
-        suffixes = {suffix for handler in HANDLERS for suffix in handler.suffixes}
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in suffixes and file.name[0] != "."]
-        if not files:
-            raise InputError(
-                "the folder holds no coordinate files", file=path, expected=f"*{', *'.join(sorted(suffixes))}"
-            )
+        files = coordinate_files(path)
         clear = {_name(file) for file in files if file.stem.endswith(preferred)}
         yield from (
             (file, _name(file), None) for file in files if _name(file) not in clear or file.stem.endswith(preferred)

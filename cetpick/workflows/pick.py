@@ -19,7 +19,7 @@ from cetpick.devices import device_name, resolve_device, resolve_devices
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
-from cetpick.io.relion import Flavour
+from cetpick.io.relion import Flavour, seen_from
 from cetpick.io.star import value_text
 from cetpick.io.tomograms import Listed, read_tomogram
 from cetpick.optimisation import Progress
@@ -65,7 +65,7 @@ from cetpick.workflows.results import (
     tomogram_files,
     view_file,
 )
-from cetpick.workflows.runs import Plan, Shard, read_run, run_files, seen_from
+from cetpick.workflows.runs import Plan, Shard, read_run, run_files
 from cetpick.workflows.train import is_model_of, train_and_save
 
 SHOWN = 5

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cetpick.errors import InputError
-from cetpick.io.relion import Flavour
+from cetpick.io.relion import Flavour, seen_from
 from cetpick.records import EVERYWHERE, Region
 from cetpick.workflows.record import RunRecord, read_record
 from cetpick.workflows.results import (
@@ -254,11 +254,3 @@ def optimisation_set(output: Path, plan: Plan) -> dict[str, str] | None:
         return None
     project, tomograms = plan.project
     return {"particles": str(seen_from(project, output / DATASET_FILES[0])), "tomograms": tomograms}
-
-
-def seen_from(project: Path, path: Path) -> Path:
-    """How RELION, which runs in its project folder, finds `path`: absolute when it lies outside."""
-    for absolute, folder in ((path.absolute(), project.absolute()), (path.resolve(), project.resolve())):
-        if absolute.is_relative_to(folder):
-            return absolute.relative_to(folder)
-    return path.absolute()
