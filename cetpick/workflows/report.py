@@ -33,6 +33,7 @@ from cetpick.workflows.runs import (
     optimisation_set,
     read_run,
     require_folder,
+    spoiled,
 )
 
 EXTREMES = 8
@@ -93,20 +94,18 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
         )
     records = complete_records(output, run.plan)
     there = {record.info.name for record in records}
-    lost = ", ".join(name for name in run.values["tomograms"] if name not in there)
+    lost = [name for name in run.values["tomograms"] if name not in there]
+    changed = all(spoiled(output, name, run.plan) for name in lost)
+    why = f"{', '.join(lost)}: {SPOILED if changed else 'made anew since; `cetpick collect` makes one run of all'}"
     if not records:
         raise InputError(
             "its results are not those of run.json any more",
             file=output,
-            found=f"{lost}: {SPOILED}" if lost else None,
+            found=why if lost else None,
             cure="`cetpick collect` tells what is missing",
         )
     if lost:
-        warnings.warn(
-            f"{output}: the report leaves out {lost}: {SPOILED}",
-            CetpickWarning,
-            stacklevel=2,
-        )
+        warnings.warn(f"{output}: the report leaves out {why}", CetpickWarning, stacklevel=2)
     reporter = _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None))
     summary = reporter.write()
     if plots is not None:
