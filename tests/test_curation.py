@@ -285,9 +285,10 @@ def data(picked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def probabilities(data: Path) -> None:
     """The same results as if their scores were probabilities."""
-    for file in (data / "out" / "records").iterdir():
+    run = data / "out" / "run.json"
+    for file in (run, *(data / "out" / "records").iterdir()):
         record = json.loads(file.read_text())
-        record["maker"]["calibrated"] = True
+        (record["plan"] if file == run else record)["maker"]["calibrated"] = True
         file.write_text(json.dumps(record))
 
 

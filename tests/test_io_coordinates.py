@@ -223,7 +223,7 @@ class TestEman2:
         write_text(tmp_path / "info" / "project.json", '{"global.apix": 2.6}')
         bare = write_text(tmp_path / "info" / "b_info.json", '{"apix_unbin": 2.5, "tlt_params": [[0, 1]]}')
         tomograms = [tomogram("a"), tomogram("b")]
-        with pytest.warns(CetpickWarning), pytest.raises(InputError, match="no labels in any file of the folder"):
+        with pytest.warns(CetpickWarning), pytest.raises(InputError, match="no file of the folder has labels"):
             pair_labels(tomograms, [tmp_path / "info"])
         assert len(read_one(bare)) == 0
         write_text(tmp_path / "info" / "a_info.json", '{"boxes_3d": [[4, 1, 1]]}')

@@ -131,10 +131,18 @@ def pair_labels(
         option: that names the tomograms, for messages.
         besides: real paths of tomograms that have labels from elsewhere.
 
+    Raises:
+        InputError: as pair_files; or all files, which lie in folders, are empty.
+
     Warns:
         CetpickWarning: tomograms without labels, by name.
     """
     pairs = pair_files(tomograms, labels, several=several, binned=binned, z=z, option=option)
+    # files in folders may be empty, such as EMAN2 makes before anybody has boxed
+    named = {Path(path) for path in labels}
+    pairs = [(info, record) for info, record in pairs if len(record) or record.source in named]
+    if not pairs:
+        raise InputError("no file of the folder has labels", file=labels[0], cure="click some, and save")
     has_some = {info.path.resolve() for info, _ in pairs} | {*besides}
     bare = [info.name for info in tomograms if info.path.resolve() not in has_some]
     if bare:
@@ -188,7 +196,6 @@ def pair_files(
     order = iter(tomograms)
     found: dict[str, list[tuple[int, Coordinates]]] = {}
     strays: list[tuple[int, Path]] = []
-    empty: list[Path] = []
     for number, file in files:
         named = named_after(file, known)
         if naming[file]:
@@ -204,9 +211,6 @@ def pair_files(
         records = read_coordinates(file, tomograms=candidates, binned=binned, z=z)
         if not records:
             strays.append((number, file))
-        if records and Path(paths[number]).is_dir() and not any(map(len, records)):
-            empty.append(file)  # such as EMAN2 makes before anybody has boxed
-            continue
         for record in records:
             earlier = found.setdefault(str(record.tomogram), [])
             if earlier and (not several or earlier[-1][0] == number):
@@ -217,8 +221,6 @@ def pair_files(
                     cure="give one of them",
                 )
             earlier.append((number, record))
-    if needed and empty and not found and not strays:
-        raise InputError(f"no {what} in any file of the folder", file=empty[0].parent, cure="click some, and save")
     named_strays = [file for number, file in strays if not Path(paths[number]).is_dir()]
     told = ", ".join(str(file) for _, file in strays)
     if needed and (named_strays or not found):
