@@ -248,16 +248,6 @@ def unlabelled_scene(scene: Scene, labelled: Points, radius: float) -> Scene:
     )
 
 
-def localisation_error(scenes: Sequence[Scene], best: float, radius: float, margin: Margin) -> float | None:
-    """Root mean square distance of the true positives, voxels, among picks from the threshold of the best F1 on."""
-    above = [scene.scores >= best for scene in scenes]
-    cut = [
-        dataclasses.replace(scene, picks=scene.picks[a], scores=scene.scores[a])
-        for scene, a in zip(scenes, above, strict=True)
-    ]
-    return evaluate(cut, radius, margin).localisation_error
-
-
 def calibration_error(result: Result) -> float | None:
     """Expected calibration error of scores as the probability of a match; None without a score to judge.
 
@@ -317,7 +307,7 @@ def judge(
         "average_precision": result.average_precision,
         "best_f1": best.f1,
         "f1_at_cut": result.at_threshold.f1 if result.at_threshold else None,
-        "localisation_error": localisation_error(scenes, best.threshold, radius, margin) if best.matched else None,
+        "localisation_error": best.localisation_error,
         "count_error": (count - particles) / particles if count else None,
         "calibration_error": calibration_error(result) if probabilities else None,
         "truths": best.truths,

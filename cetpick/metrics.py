@@ -93,12 +93,14 @@ class Score:
         picks: how many picks were judged.
         matched: how many of them matched a reference point.
         truths: how many reference points there were.
+        localisation_error: root mean square distance of the matched pairs, voxels; None without a match.
     """
 
     threshold: float | None
     picks: int
     matched: int
     truths: int
+    localisation_error: float | None
 
     @property
     def precision(self) -> float:
@@ -126,7 +128,6 @@ class Result:
         at_threshold: the score of the picks at or above their tomogram's threshold, None unless every scene has one.
         best: the score at the threshold of the highest F1; of several the highest threshold.
         average_precision: sum over the distinct scores, falling, of precision times the step of recall.
-        localisation_error: root mean square distance of the matched pairs, voxels; None without a match.
         ignored_picks, ignored_truths: left out because of the margin.
         thresholds, precision, recall: the precision-recall curve, one value a distinct score, by falling score.
         picked, matched: picks at or above each threshold, and how many of them matched.
@@ -137,7 +138,6 @@ class Result:
     at_threshold: Score | None
     best: Score
     average_precision: float
-    localisation_error: float | None
     ignored_picks: int
     ignored_truths: int
     thresholds: Floats
@@ -182,7 +182,11 @@ def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None
     hit = np.isfinite(distances)
 
     def worth(chosen: Mask, threshold: float | None = None) -> Score:
-        return Score(threshold=threshold, picks=int(chosen.sum()), matched=int((hit & chosen).sum()), truths=truths)
+        of = distances[hit & chosen]
+        error = float(np.sqrt(np.mean(of**2))) if len(of) else None
+        return Score(
+            threshold=threshold, picks=int(chosen.sum()), matched=len(of), truths=truths, localisation_error=error
+        )
 
     thresholds, picks, matched = _cumulative_counts(scores, hit)
     precision, recall = matched / picks, matched / truths
@@ -193,7 +197,6 @@ def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None
         at_threshold=worth(accepted) if all(scene.threshold is not None for scene in pairs) else None,
         best=worth(scores >= (-np.inf if cut is None else cut), cut),
         average_precision=float((precision * np.diff(recall, prepend=0.0)).sum()),
-        localisation_error=float(np.sqrt(np.mean(distances[hit] ** 2))) if hit.any() else None,
         ignored_picks=sum(part.ignored_picks for part in judged),
         ignored_truths=ignored_truths,
         thresholds=thresholds,

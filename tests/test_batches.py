@@ -646,6 +646,13 @@ def test_complete_results_of_a_run_that_was_stopped_are_not_left_out_in_silence(
     assert not unfinished.exists()
 
 
+def test_truth_is_judged_in_the_tomograms_that_were_picked(pick: Run, cetpick: Run) -> None:
+    assert pick()[0] == 0
+    points = pd.read_csv("out/a.csv")[["x", "y", "z"]]
+    ((points + 0.5) * 4 - 0.5).to_csv("a_truth.csv", index=False)
+    assert "points lie outside of tomogram a" in cetpick("evaluate", "out", "--truth", "a_truth.csv")[2]
+
+
 def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:
     assert pick("--threshold", 0)[0] == 0
     code, _, err = cetpick("repick", "out", "--separation", 0.3)

@@ -64,6 +64,7 @@ class TestEvaluate:
         assert result["best"] == {
             "threshold": 0.7, "picks": 3, "matched": 2, "truths": 3,
             "precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3),
+            "localisation_error": pytest.approx(np.sqrt(9 / 2)),
         }  # fmt: skip
         assert result["localisation_error"] == pytest.approx(np.sqrt(9 / 2))
         assert result["at_threshold"] is None
@@ -77,9 +78,10 @@ class TestEvaluate:
         assert code == 0
         lines = out.splitlines()
         assert lines[0] == f"t: 3 in {picks}, 3 reference points in {truth}"
-        assert "radius 2 voxels (20 A); AP 0.3333; localisation error 0 voxels (0 A) RMS" in lines
+        assert "radius 2 voxels (20 A); AP 0.3333" in lines
         rows = [line.split() for line in lines if line.startswith("  ")]
-        assert ["--threshold", "0.8", "2", "1", "3", "0.5000", "0.3333", "0.4000"] in rows
+        assert ["--threshold", "0.8", "2", "1", "3", "0.5000", "0.3333", "0.4000", "0", "voxels", "(0", "A)"] in rows
+        rows = [row[: row.index("voxels") - 1] for row in rows if "voxels" in row]
         assert ["best", "F1", "0.7", "3", "2", "3", "0.6667", "0.6667", "0.6667"] in rows
         assert ["all", "-", "3", "1", "3", "0.3333", "0.3333", "0.3333"] in rows
 
@@ -128,8 +130,38 @@ class TestEvaluate:
         summary = json.loads(out)
         assert [entry["name"] for entry in summary["tomograms"]] == ["TS_01", "TS_02"]
         assert summary["results"][0]["average_precision"] == pytest.approx(1 / 2 + 2 / 3 / 2)
-        assert f"picks without truth, left out: TS_03 ({lone})" in err
+        assert f"picks without truth, left out: TS_03 ({lone}, 1 points)" in err
         assert "truth without picks, left out: TS_04 (" in err
+
+    def test_a_tomogram_that_was_named_counts_without_a_particle_too(self, cetpick: Run, tmp_path: Path) -> None:
+        for name in ("a", "b", "c"):
+            volume(tmp_path / f"{name}.mrc", size=(60, 60, 60))
+        rows = "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+        picks = written(tmp_path / "p.star", f"{rows}a.mrc 10 10 10\n")
+        for name in ("a", "b"):
+            written(tmp_path / "truths" / f"{name}.csv", "x,y,z\n10,10,10\n")
+        arguments = ("evaluate", picks, "--truth", tmp_path / "truths", "--json")
+        named = [word for name in "abc" for word in ("--tomogram", tmp_path / f"{name}.mrc")]
+        for more, truths in (((), 1), (named, 2)):
+            code, out, err = cetpick(*arguments, *more)
+            assert (code, json.loads(out)["results"][0]["all_picks"]["truths"]) == (0, truths)
+            assert ("truth without picks, left out: b (" in err) is not more
+
+    def test_the_error_is_that_of_the_picks_of_a_row(self, cetpick: Run, tmp_path: Path) -> None:
+        picks = written(tmp_path / "p.csv", "x,y,z,score\n10,10,10,.9\n20,20,24,.1\n")
+        truth = written(tmp_path / "t.csv", "x,y,z\n10,10,10\n20,20,20\n")
+        _, out, _ = cetpick("evaluate", picks, "--truth", truth, "--radius", 5, "--threshold", 0.5, "--json")
+        (result,) = json.loads(out)["results"]
+        assert result["at_threshold"]["localisation_error"] == 0
+        assert result["all_picks"]["localisation_error"] == pytest.approx(np.sqrt(8))
+
+    def test_the_better_of_two_picks_of_one_place_is_judged(self, cetpick: Run, tmp_path: Path) -> None:
+        truth = written(tmp_path / "t.csv", "x,y,z\n10,10,10\n")
+        for scores in ((0.2, 0.9), (0.9, 0.2)):
+            rows = "".join(f"10,10,10,{score}\n" for score in scores)
+            picks = written(tmp_path / "p.csv", f"x,y,z,score\n{rows}40,40,40,0.5\n")
+            _, out, _ = cetpick("evaluate", picks, "--truth", truth, "--radius", 3, "--json")
+            assert json.loads(out)["results"][0]["average_precision"] == 1
 
     @pytest.mark.parametrize("how", ["shape", "tomogram", "run.json"])
     def test_margin(self, cetpick: Run, tmp_path: Path, how: str) -> None:

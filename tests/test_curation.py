@@ -418,6 +418,30 @@ def test_unusable_curation_writes_nothing(data: Path, cetpick: Run, arguments: t
     assert not (data / "round2").exists()
 
 
+def test_what_only_another_cut_explains_is_said(data: Path, cetpick: Run) -> None:
+    for name in NAMES:
+        write_table(data / "copy" / f"{name}.csv", table(xyz_of(data / "out" / f"{name}.csv")))
+    curate = ("curate", "out", "copy", "-o", "round2", "--overwrite")
+    assert cetpick(*curate)[2] == ""
+    assert cetpick("repick", "out", "--top", 10, "-q")[0] == 0
+    code, _, err = cetpick(*curate)
+    assert (code, err.count("added points are candidates that are no picks. If out was cut again after")) == (0, 3)
+    assert cetpick("repick", "out", "--top", 60, "-q")[0] == 0
+    code, _, err = cetpick(*curate)
+    assert (code, err.count("rejected picks score lower than all that are left. If out was cut again after")) == (0, 3)
+
+
+def test_objects_that_hold_no_pick_are_said(data: Path, cetpick: Run) -> None:
+    points = xyz_of(data / "out" / "a.csv")
+    both = pd.concat(
+        [table(points).assign(**{"class": "particle"}), table([[5, 5, 5]]).assign(**{"class": "membrane"})]
+    )
+    write_table(data / "curated" / "a.csv", both)
+    code, _, err = cetpick("curate", "out", "curated", "-o", "round2")
+    assert code == 0
+    assert "none of the 1 points of membrane was a pick; they are taken for particles that were missed" in err
+
+
 def test_changed_tables_are_not_taken_for_what_was_picked(data: Path, cetpick: Run) -> None:
     write_table(data / "out" / "a.csv", table(xyz_of(data / "out" / "a.csv")[1:]))
     code, _, err = cetpick("curate", "out", "out/a.mod", "-o", "round2")
@@ -660,6 +684,16 @@ def test_answers_are_counted_with_the_scores_of_these_very_places_or_not_at_all(
 def test_scores_that_are_no_probabilities_tell_no_number(data: Path) -> None:
     star = run_suggest(data / "out", number=12).star
     assert run_curate(star, [star.parent / "models"], output=data / "round2").count is None
+
+
+def test_models_that_were_emptied_in_a_folder_are_answers(data: Path, cetpick: Run) -> None:
+    assert cetpick("suggest", "out", "--number", 10, "--tomograms", 2)[0] == 0
+    models = sorted((data / "out" / "suggest" / "models").glob("*.mod"))
+    for path in models:
+        mod(path, data / f"{path.stem}.mrc", np.empty((0, 3)))
+    code, out, _ = cetpick("curate", "out/suggest/suggested.star", models[0].parent, "--kept", "-o", "round2", "--json")
+    assert code == 0
+    assert sum(of["rejected"] for of in json.loads(out)["tomograms"].values()) == 10
 
 
 def test_a_tomogram_may_be_called_anything(tmp_path: Path) -> None:

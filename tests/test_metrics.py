@@ -71,7 +71,7 @@ def test_evaluate_by_hand():
     assert (result.all_picks.picks, result.all_picks.matched, result.all_picks.truths) == (4, 2, 4)
     assert (result.all_picks.precision, result.all_picks.recall, result.all_picks.f1) == (0.5, 0.5, 0.5)
     assert (result.best.threshold, result.best.picks, result.best.f1) == (0.7, 3, pytest.approx(4 / 7))
-    assert result.localisation_error == pytest.approx(np.sqrt((1 + 4) / 2))
+    assert result.all_picks.localisation_error == pytest.approx(np.sqrt((1 + 4) / 2))
     assert result.at_threshold is None
 
 
@@ -123,7 +123,7 @@ def test_margin():
     result = evaluate([scene(picks, [6, 5, 4, 3, 2, 1], truth, **box)], 3, margin=(10, 0, 0))
     assert (result.ignored_truths, result.ignored_picks) == (1, 3)
     assert (result.all_picks.picks, result.all_picks.matched, result.all_picks.truths) == (3, 2, 2)
-    assert result.localisation_error == pytest.approx(np.sqrt(9 / 2))
+    assert result.all_picks.localisation_error == pytest.approx(np.sqrt(9 / 2))
 
 
 def test_a_pick_outside_the_margin_on_an_ignored_truth_is_ignored():
@@ -155,7 +155,7 @@ def test_no_picks():
     for score in (result.all_picks, result.best, result.at_threshold):
         assert (score.precision, score.recall, score.f1, score.threshold) == (0, 0, 0, None)
     assert result.average_precision == 0
-    assert result.localisation_error is None
+    assert result.all_picks.localisation_error is None
     assert len(result.precision) == len(result.recall) == len(result.thresholds) == 0
 
 

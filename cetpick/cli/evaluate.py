@@ -102,8 +102,6 @@ def evaluate(
 
 def _heading(summary: EvaluateSummary, result: Result) -> str:
     parts = [f"AP {result.average_precision:.4f}"] if summary.scored else []
-    if result.localisation_error is not None:
-        parts.append(f"localisation error {summary.length(result.localisation_error)} RMS")
     if result.ignored_picks or result.ignored_truths:
         parts.append(f"ignored in the margin: {result.ignored_picks} picks, {result.ignored_truths} reference points")
     return "\n" + "; ".join([f"radius {summary.length(result.radius)}", *parts])
@@ -121,6 +119,7 @@ def _rows(summary: EvaluateSummary, result: Result) -> list[dict[str, Any]]:
             "precision": f"{score.precision:.4f}",
             "recall": f"{score.recall:.4f}",
             "F1": f"{score.f1:.4f}",
+            "RMS error": "-" if score.localisation_error is None else summary.length(score.localisation_error),
         }
         for name, score, threshold in summary.sets(result)
     ]

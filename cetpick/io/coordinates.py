@@ -282,9 +282,13 @@ def _checked(record: Coordinates, info: TomogramInfo | None) -> Coordinates:
     """The record without duplicates and without points outside of the tomogram, both said."""
     points = record.xyz
     with np.errstate(over="ignore"):
-        _, first = np.unique(np.round(points / SAME_PLACE), axis=0, return_index=True)
+        places = np.round(points / SAME_PLACE)
+    # of duplicates the best one is kept
+    scores = record.table["score"].to_numpy() if "score" in record.table else np.zeros(len(points))
+    order = np.argsort(-scores, kind="stable")
+    _, first = np.unique(places[order], axis=0, return_index=True)
     kept = np.zeros(len(points), dtype=bool)
-    kept[first] = True
+    kept[order[first]] = True
     if not kept.all():
         _warn(record, f"{(~kept).sum()} of {len(kept)} points are duplicates, left out")
     if info is None:

@@ -70,7 +70,8 @@
       const cells = document.querySelector(`tr[data-row="${i}"]`).cells, { picks, matched } = counted(one), of = one.radii[radius];
       const values = [
         picks, matched, picks - matched, of.truths - matched, percent(matched, picks), percent(matched, of.truths),
-        f1({ picks, matched }, of.truths).toFixed(3), of.average_precision === null ? "-" : of.average_precision.toFixed(3), error(of.error),
+        f1({ picks, matched }, of.truths).toFixed(3), of.average_precision === null ? "-" : of.average_precision.toFixed(3),
+        step === null ? error(of.error) : "-",
       ];
       values.forEach((value, column) => { cells[column + 1].textContent = value; });
     });

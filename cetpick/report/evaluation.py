@@ -34,6 +34,12 @@ class Judged:
     matches: Matches
     result: Result | None
 
+    @property
+    def error(self) -> float | None:
+        """Localisation error of the picks at the tomogram's own threshold, of all without one, voxels."""
+        result = self.result
+        return None if result is None else (result.at_threshold or result.all_picks).localisation_error
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -70,7 +76,7 @@ class Section:
         counted = ~judged.matches.ignored_picks[order]
         picks, hits = int(counted.sum()), int((counted & (judged.matches.partner[order] >= 0)).sum())
         truths = int((~judged.matches.ignored_truths).sum())
-        result = judged.result
+        result, error = judged.result, judged.error
         return [
             frame.opener(number, self.scene.name),
             *map(str, (picks, hits, picks - hits, truths - hits)),
@@ -78,7 +84,7 @@ class Section:
             f"{hits / truths:.0%}" if truths else "-",
             f"{2 * hits / max(picks + truths, 1):.3f}",
             f"{result.average_precision:.3f}" if result and scored else "-",
-            f"{result.localisation_error:.3g}" if result and result.localisation_error is not None else "-",
+            "-" if error is None else f"{error:.3g}",
         ]
 
     def values(self, thresholds: Floats, *, scored: bool) -> dict[str, Any]:
@@ -126,7 +132,7 @@ class Section:
             "counts": (at_least & counted["picks"]).sum(axis=1).tolist(),
             "matched": (at_least & counted["matched"]).sum(axis=1).tolist(),
             "truths": int((~matches.ignored_truths).sum()),
-            "error": result and result.localisation_error,
+            "error": judged.error,
             "own": own,
             **_curve(result if scored else None),
         }

@@ -22,7 +22,7 @@ from cetpick.io.coordinates import pair_files, read_coordinates, write_coordinat
 from cetpick.io.naming import find_tomogram
 from cetpick.io.table import read_table
 from cetpick.metrics import match
-from cetpick.records import TomogramInfo
+from cetpick.records import Coordinates, TomogramInfo
 from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.record import RunRecord, prepare_output
@@ -35,6 +35,8 @@ SUGGESTED, SUGGESTED_TABLE, CONSIDERED = "suggested.star", "suggested.csv", "can
 """What `suggest` leaves: places, with their scores, and the scores of all that they were drawn from."""
 BY_CHANCE = 0.1
 """Points of another tomogram may seem to be picks that were moved, in so many cases for each that was not."""
+FEWEST_AMISS, SAME_POINT = 3, 0.01
+"""So many points that only another cut explains are said, to within so many voxels."""
 FILES = ("rejected.star", "added.star", "kept.star")
 RECORD = "curate.json"
 
@@ -187,6 +189,8 @@ def run_curate(
             radius = diameter / 2 / info.grid.voxel_size
             found.append(compare(info, table, xyz, tolerance=tolerance, radius=radius))
         _require_some_kept(picks, found, tolerance)
+        _warn_of_kinds(pairs, {info.name: table for info, table in given}, tolerance)
+        _warn_of_another_cut(picks, found)
     summary.tomograms = {of.info.name: of.counts for of in found}
     summary.count = _told_count(picks, [of for of in found if of.info.name in labelled], labelled)
     tables = {"rejected": [(of.info, of.rejected) for of in found], "added": [(of.info, of.added) for of in found]}
@@ -380,6 +384,47 @@ def _given(
             if (info := find_tomogram(points.tomogram, infos)) is not None:
                 tables[info.name] = points.table
     return [(info, tables[info.name]) for info in infos], diameter
+
+
+def _warn_of_kinds(
+    pairs: Sequence[tuple[TomogramInfo, Coordinates]], tables: Mapping[str, pd.DataFrame], tolerance: float
+) -> None:
+    """Warn of objects or classes of curated points none of which was a pick: they may be no particles at all."""
+    for info, coordinates in pairs:
+        kinds = coordinates.table["class"].astype(str).to_numpy()
+        was_pick = within(coordinates.xyz, as_points(tables[info.name][["x", "y", "z"]]), tolerance)
+        known = set(kinds[was_pick])
+        for kind in sorted(set(kinds) - known) if known else ():
+            warnings.warn(
+                f"{coordinates.source}: none of the {(kinds == kind).sum()} points of {kind} was a pick; they are "
+                "taken for particles that were missed. If they are something else, delete them and repeat",
+                CetpickWarning,
+                stacklevel=3,
+            )
+
+
+def _warn_of_another_cut(picks: Path, found: Sequence[Curated]) -> None:
+    """Warn when the picks seem to have been cut again since they were copied: what differs is not a person's work."""
+    if not picks.is_dir():
+        return
+    for of in found:
+        scores = (table["score"].to_numpy() for table in (of.rejected, of.kept) if "score" in table)
+        rejected, kept = [*scores, *[np.empty(0)] * 2][:2]
+        lower = len(rejected) >= FEWEST_AMISS and len(kept) and rejected.max() <= kept.min()
+        stored = as_points(read_table(tomogram_files(picks, of.info.name)[2], of.info).table[["x", "y", "z"]])
+        copied = int(within(as_points(of.added), stored, SAME_POINT).sum())
+        if lower or copied >= FEWEST_AMISS:
+            what = (
+                f"{len(rejected)} rejected picks score lower than all that are left"
+                if lower
+                else (f"{copied} added points are candidates that are no picks")
+            )
+            warnings.warn(
+                f"{of.info.name}: {what}. If {picks} was cut again after the curated file was copied, give `cetpick "
+                "repick` the cut of before, and repeat",
+                CetpickWarning,
+                stacklevel=3,
+            )
 
 
 def _require_some_kept(picks: Path, found: Sequence[Curated], tolerance: float) -> None:

@@ -25,7 +25,7 @@ from cetpick.workflows.convert import open_grids
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.record import RunRecord, prepare_output
 from cetpick.workflows.report_evaluation import plot_file, write_evaluation_report
-from cetpick.workflows.results import EVALUATION_FILE, RUN_FILE, view_file
+from cetpick.workflows.results import EVALUATION_FILE, RUN_FILE, read_tomogram_record, view_file
 
 DEFAULT_RADIUS = 5.0
 """Voxels."""
@@ -162,8 +162,8 @@ class EvaluateSummary:
             "best": _score(result.best) if self.scored else None,
             "at_threshold": _score(result.at_threshold),
             "all_picks": _score(result.all_picks),
-            "localisation_error": result.localisation_error,
-            "localisation_error_angstrom": self.angstrom(result.localisation_error),
+            "localisation_error": result.all_picks.localisation_error,
+            "localisation_error_angstrom": self.angstrom(result.all_picks.localisation_error),
             "ignored_picks": result.ignored_picks,
             "ignored_truths": result.ignored_truths,
         }
@@ -236,10 +236,11 @@ def run_evaluate(
     record = RunRecord("evaluate", {"radii": radii, "diameter": diameter, "margin": margin, "inputs": options})
     with record.keeping_warnings():
         infos = open_grids(tomograms, options)
-        pairs = pair_by_name(
-            read_point_sets(picks, infos, binned=options.binned),
-            read_point_sets(truth, infos, binned=options.binned, preferred=TRUTH_ENDINGS),
-        )
+        known_grids = infos or _picked_in(picks)
+        found_sets = read_point_sets(picks, known_grids, binned=options.binned)
+        truth_sets = read_point_sets(truth, known_grids, binned=options.binned, preferred=TRUTH_ENDINGS)
+        _add_empty(found_sets, truth_sets, infos)
+        pairs = pair_by_name(found_sets, truth_sets)
         scored = _are_scored([found for found, _ in pairs], threshold)
         scenes = [_scene(found, wanted, infos, size, threshold) for found, wanted in pairs]
         voxel_size = options.voxel_size or _common([found.voxel_size or wanted.voxel_size for found, wanted in pairs])
@@ -297,6 +298,12 @@ def read_point_sets(
         for record in read_coordinates(file, tomograms=known, binned=binned):
             tomogram = record.tomogram or name
             if tomogram in sets:
+                if sets[tomogram].source == file:
+                    raise InputError(
+                        f"two of its tomograms are called {tomogram}",
+                        file=file,
+                        cure="name them with --tomogram, and --names parent",
+                    )
                 raise InputError(
                     f"a second file with points in tomogram {tomogram}",
                     file=file,
@@ -306,6 +313,27 @@ def read_point_sets(
             coordinates = run.thinned(record) if run else record
             sets[tomogram] = PointSet(tomogram=tomogram, source=file, origin=path, coordinates=coordinates, run=run)
     return sets
+
+
+def _picked_in(picks: Sequence[Path]) -> list[TomogramInfo]:
+    """The tomograms of output folders of `cetpick pick`, each once, as far as their records are there."""
+    found = {}
+    for folder in picks:
+        for name in read_run(folder) if _is_output(folder) else ():
+            if (record := read_tomogram_record(folder, name)) is not None:
+                found[name] = record.info
+    return list(found.values())
+
+
+def _add_empty(picks: dict[str, PointSet], truth: Mapping[str, PointSet], infos: Sequence[TomogramInfo]) -> None:
+    """Add empty sets for tomograms that were named, and have truth, but no particle in files that name tomograms."""
+    if not picks or not all(_named(item) and item.run is None for item in picks.values()):
+        return
+    like = next(iter(picks.values()))
+    table = like.coordinates.table.iloc[:0]
+    for name in (info.name for info in infos if info.name in truth and info.name not in picks):
+        none = replace(like.coordinates, table=table, tomogram=name, left_out=0)
+        picks[name] = replace(like, tomogram=name, coordinates=none, run=None)
 
 
 def pair_by_name(picks: dict[str, PointSet], truth: dict[str, PointSet]) -> list[tuple[PointSet, PointSet]]:
@@ -329,7 +357,11 @@ def pair_by_name(picks: dict[str, PointSet], truth: dict[str, PointSet]) -> list
         )
     paired = {id(item) for pair in pairs for item in pair}
     for problem, sets in (("picks without truth", picks), ("truth without picks", truth)):
-        if lone := [f"{name} ({item.source})" for name, item in sets.items() if id(item) not in paired]:
+        if lone := [
+            f"{name} ({item.source}, {len(item.coordinates)} points)"
+            for name, item in sets.items()
+            if id(item) not in paired
+        ]:
             warnings.warn(f"{problem}, left out: {', '.join(lone)}", CetpickWarning, stacklevel=2)
     for found, wanted in pairs:
         if found.voxel_size and wanted.voxel_size and not _common([found.voxel_size, wanted.voxel_size]):
@@ -385,9 +417,13 @@ def _named(item: PointSet) -> bool:
     return item.coordinates.tomogram is not None
 
 
+def _is_output(path: Path) -> bool:
+    return (path / RUN_FILE).is_file() and (path / "candidates").is_dir()
+
+
 def _files(path: Path, preferred: tuple[str, ...]) -> Iterator[tuple[Path, str, PickRun | None]]:
     """The coordinate files that `path` stands for, the tomograms they are named after, and their runs."""
-    if (path / "run.json").is_file() and (path / "candidates").is_dir():
+    if _is_output(path):
         for name, run in read_run(path).items():
             yield path / "candidates" / f"{name}.csv", name, run
     elif path.is_dir():
@@ -414,9 +450,10 @@ def _tomograms_of(file: Path, name: str, infos: Sequence[TomogramInfo], *, alone
 
 
 def _are_scored(picks: Sequence[PointSet], threshold: float | None) -> bool:
-    bare = [item for item in picks if "score" not in item.coordinates.table and len(item.coordinates)]
+    some = [item for item in picks if len(item.coordinates)]
+    bare = [item for item in some if "score" not in item.coordinates.table]
     names = ", ".join(str(item.source) for item in bare)
-    if bare and (threshold is not None or len(bare) < len(picks)):
+    if bare and (threshold is not None or len(bare) < len(some)):
         raise InputError(
             "the picks of these files have no scores",
             expected="scores in all files" if threshold is None else "scores, to apply --threshold to",
@@ -490,4 +527,5 @@ def _score(score: Score | None) -> dict[str, Any] | None:
         "precision": score.precision,
         "recall": score.recall,
         "f1": score.f1,
+        "localisation_error": score.localisation_error,
     }

@@ -158,7 +158,6 @@ def _figures(summary: EvaluateSummary) -> list[list[str]]:
     """What is told of all tomograms together."""
     rows = []
     for result in summary.results:
-        error = result.localisation_error
         rows += [
             [
                 summary.length(result.radius),
@@ -167,7 +166,7 @@ def _figures(summary: EvaluateSummary) -> list[list[str]]:
                 *map(str, (score.picks, score.matched, score.truths)),
                 *(f"{value:.4f}" for value in (score.precision, score.recall, score.f1)),
                 f"{result.average_precision:.4f}" if summary.scored else "-",
-                "-" if error is None else summary.length(error),
+                "-" if score.localisation_error is None else summary.length(score.localisation_error),
             ]
             for name, score, threshold in summary.sets(result)
         ]
