@@ -381,7 +381,11 @@ def test_a_collect_that_is_stopped_is_repeated_or_the_run_goes_on(
 ) -> None:
     assert pick("--shard", "1/2")[0] == pick("--shard", "2/2")[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr("cetpick.workflows.collect.write_report", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("cetpick.workflows.collect.write_report", interrupted)
         assert cetpick("collect", "out")[0] == 130
     assert Path("out/particles.star").exists()
     assert not Path("out/run.json").exists()
