@@ -506,6 +506,8 @@ def test_next_steps_of_files() -> None:
     assert "--coords_angpix 10.5" in steps["Warp"].commands[1]
     assert f"--output_angpix 10.5 --box {side} --diameter 250" in steps["Warp"].commands[1]
     assert steps["Dynamo"].commands[1] == f"dtcrop 'my out/dynamo.doc' 'my out/dynamo.tbl' cetpickData {side}"
+    dynamo = next_steps(Path("it's"), [info("t", 10.5)], star="relion31", diameter=250)[2]
+    assert dynamo.commands[1].startswith("dtcrop 'it''s/dynamo.doc' 'it''s/dynamo.tbl' ")
     assert steps["IMOD"].commands == ("3dmod tomos/t.mrc 'my out/t.mod'",)
     assert "others" not in steps["IMOD"].text
     assert "artiax particles #1.2.1 originScaleFactor 10.5" in steps["ChimeraX with ArtiaX"].commands

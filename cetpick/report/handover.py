@@ -7,6 +7,7 @@ Dynamo (`dtcrop`, "Cropping table"), IMOD (`3dmod`) and ArtiaX ("file formats", 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -221,4 +222,5 @@ def _quoted(path: Path) -> str:
 
 def _matlab(path: Path) -> str:
     """A path as MATLAB's commands read it."""
-    return f"'{path}'" if " " in str(path) else str(path)
+    quoted = str(path).replace("'", "''")
+    return str(path) if re.fullmatch(r"[\w./-]+", quoted) else f"'{quoted}'"
