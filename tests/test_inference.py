@@ -39,6 +39,8 @@ def trained_looking(network: nn.Module) -> nn.Module:
                 module.running_var.uniform_(0.5, 2)
             elif isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.reset_parameters()  # else they are of the process
     return network.eval()
 
 
