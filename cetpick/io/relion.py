@@ -79,7 +79,8 @@ def read_particles(
         binned: whether rlnCoordinateX/Y/Z are voxels of the reconstruction (True) or pixels of the unbinned tilt
             series (False). None: voxels in files that name the tomogram by rlnMicrographName (RELION 3.1, Warp) or lie
             in a folder ``annotations``, otherwise unbinned pixels; but when at least half of the points fit into the
-            volume only by the other reading, that one, with a warning.
+            volume only by the other reading, that one, with a warning. Pixels of rlnPixelSize, with a warning, in what
+            Warp exports (TS_01.tomostar) with another pixel size than the tomogram's.
 
     Returns:
         One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cetpick.io.relion import Flavour, seen_from
-from cetpick.io.tomograms import tomogram_name
+from cetpick.io.tomograms import same_voxel_size, tomogram_name
 from cetpick.records import TomogramInfo
 
 BOX = 1.5
@@ -25,8 +25,6 @@ PADDED = 2
 """RELION extracts boxes so much larger before it crops them: the CTF spreads signal."""
 MOST_NAMED = 8
 """Tomograms that are named one by one in a command."""
-SAME = 0.005
-"""Relative difference up to which voxel sizes are one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ def next_steps(
     first = infos[0]
     voxel_size = first.grid.voxel_size
     sizes = [info.grid.voxel_size for info in infos]
-    differ = max(sizes) - min(sizes) > SAME * min(sizes)
+    differ = not same_voxel_size(max(sizes), min(sizes))
     caution = f" Voxel sizes differ ({min(sizes):g} to {max(sizes):g} A); the numbers are those of {first.name}."
     note = caution if differ else ""
     side = box_side(diameter, voxel_size)

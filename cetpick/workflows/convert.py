@@ -16,7 +16,7 @@ from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, wri
 from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
 from cetpick.io.handler import Handler, Item
 from cetpick.io.naming import find_tomogram
-from cetpick.io.tomograms import SAME_VOXEL_SIZE, open_inputs, require_voxel_size
+from cetpick.io.tomograms import open_inputs, require_voxel_size, same_voxel_size
 from cetpick.io.tomograms_star import read_tomograms_star
 from cetpick.records import Coordinates, Grid, RelionTomogram, TomogramInfo
 from cetpick.workflows.info import Description, describe_coordinates
@@ -208,7 +208,7 @@ def _sized(record: Coordinates, infos: Sequence[TomogramInfo], voxel_size: float
         return record
     stored = record.voxel_size
     # IMOD's models of volumes without a voxel size say 1.
-    if stored is not None and stored != 1 and abs(stored - voxel_size) > SAME_VOXEL_SIZE * stored:
+    if stored is not None and stored != 1 and not same_voxel_size(voxel_size, stored):
         raise InputError(
             "its voxel size is another than that given",
             file=record.source,

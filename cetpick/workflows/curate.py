@@ -408,17 +408,16 @@ def _warn_of_another_cut(picks: Path, found: Sequence[Curated]) -> None:
     if not picks.is_dir():
         return
     for of in found:
-        scores = (table["score"].to_numpy() for table in (of.rejected, of.kept) if "score" in table)
-        rejected, kept = [*scores, *[np.empty(0)] * 2][:2]
-        lower = len(rejected) >= FEWEST_AMISS and len(kept) and rejected.max() <= kept.min()
-        stored = as_points(read_table(tomogram_files(picks, of.info.name)[2], of.info).table[["x", "y", "z"]])
-        copied = int(within(as_points(of.added), stored, SAME_POINT).sum())
-        if lower or copied >= FEWEST_AMISS:
-            what = (
-                f"{len(rejected)} rejected picks score lower than all that are left"
-                if lower
-                else (f"{copied} added points are candidates that are no picks")
-            )
+        rejected, kept, candidates = of.rejected, of.kept, tomogram_files(picks, of.info.name)[2]
+        what = None
+        if len(kept) and len(rejected) >= FEWEST_AMISS and rejected["score"].max() <= kept["score"].min():
+            what = f"{len(rejected)} rejected picks score lower than all that are left"
+        elif len(of.added) >= FEWEST_AMISS and candidates.is_file():
+            stored = as_points(read_table(candidates, of.info).table[["x", "y", "z"]])
+            copied = int(within(as_points(of.added), stored, SAME_POINT).sum())
+            if copied >= FEWEST_AMISS:
+                what = f"{copied} added points are candidates that are no picks"
+        if what is not None:
             warnings.warn(
                 f"{of.info.name}: {what}. If {picks} was cut again after the curated file was copied, give `cetpick "
                 "repick` the cut of before, and repeat",

@@ -17,7 +17,7 @@ from cetpick.io.coordinates import coordinate_files, read_coordinates
 from cetpick.io.formats import recognise
 from cetpick.io.naming import NAME_ENDINGS as LABEL_ENDINGS
 from cetpick.io.naming import find_tomogram, named_after, plain_name
-from cetpick.io.tomograms import SAME_VOXEL_SIZE
+from cetpick.io.tomograms import same_voxel_size
 from cetpick.metrics import Margin, Result, Scene, Score, evaluate
 from cetpick.peaks import suppress
 from cetpick.records import Coordinates, TomogramInfo
@@ -512,7 +512,7 @@ def _radius(given: float | None, diameter: float | None, voxel_size: float | Non
 def _common(values: Sequence[float | None]) -> float | None:
     """The value that all agree on, up to what makes two voxel sizes different; None when one is unknown."""
     known = [value for value in values if value is not None]
-    agree = len(known) == len(values) and max(known) - min(known) <= SAME_VOXEL_SIZE * min(known)
+    agree = len(known) == len(values) and same_voxel_size(max(known), min(known))
     return known[0] if agree else None
 
 

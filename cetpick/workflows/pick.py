@@ -53,7 +53,6 @@ from cetpick.workflows.record import (
 )
 from cetpick.workflows.results import (
     DATASET_FILES,
-    RUN_FILE,
     Cut,
     Maker,
     clear,
@@ -65,7 +64,7 @@ from cetpick.workflows.results import (
     tomogram_files,
     view_file,
 )
-from cetpick.workflows.runs import Plan, Shard, read_run, run_files
+from cetpick.workflows.runs import Plan, Shard, known_runs
 from cetpick.workflows.train import is_model_of, train_and_save
 
 SHOWN = 5
@@ -438,8 +437,7 @@ def _compare(
     """
     no_model = "made with a model that is not there"
     foreign: list[str] = []
-    known = [run for path in (output / RUN_FILE, *run_files(output)) if (run := read_run(path)) is not None]
-    earlier = max(known, key=lambda run: run.plan.begun, default=None)
+    earlier = max(known_runs(output), key=lambda run: run.plan.begun, default=None)
     present = ", ".join(name for name in DATASET_FILES if (output / name).exists())
     if present and earlier is None:
         foreign.append(f"{present}: not known how they were made")

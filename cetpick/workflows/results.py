@@ -410,7 +410,7 @@ def discard(output: Path, name: str) -> None:
 
 
 def clear(output: Path, names: Iterable[str], *, together: bool = True) -> None:
-    """Remove what tells of all tomograms together, and what there is of these, as `discard` does."""
+    """Remove what there is of these tomograms, as `discard` does, and what tells of all `together`."""
     for file in (*DATASET_FILES, EVALUATION_FILE) if together else ():
         (output / file).unlink(missing_ok=True)
     for name in names:

@@ -30,6 +30,7 @@ SPOILED = (
     "files changed or removed since they were written; `cetpick repick` makes picks again and keeps edited ones aside, "
     "from which `cetpick curate` learns"
 )
+"""Why a tomogram that was picked has no complete results, and what helps."""
 PLAN = "plan"
 """Where a run file has its Plan."""
 
@@ -158,6 +159,11 @@ def run_files(output: Path) -> list[Path]:
     return sorted(output.glob("run.*of*.json"))
 
 
+def known_runs(output: Path) -> list[Run]:
+    """All run files in a folder that can be read, run.json last."""
+    return [run for path in (*run_files(output), output / RUN_FILE) if (run := read_run(path)) is not None]
+
+
 def require_folder(output: Path) -> None:
     """Raise an InputError unless there is such a folder."""
     if not output.is_dir():
@@ -174,7 +180,7 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
         InputError: there is none.
     """
     require_folder(output)
-    runs = [run for path in (*run_files(output), output / RUN_FILE) if (run := read_run(path)) is not None]
+    runs = known_runs(output)
     if not runs:
         raise InputError(
             "holds no results of cetpick pick", file=output, expected="a folder with run.json or run.<i>of<N>.json"
