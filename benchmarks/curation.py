@@ -31,8 +31,9 @@ from cetpick.io.atomic import replacing
 from cetpick.io.table import write_table
 from cetpick.metrics import match
 
-ARMS = ("base", "corrected", "suggested", "random")
-"""Labels alone; and with corrections: of errors, of suggested places, and as many more labels of random particles."""
+ARMS = ("base", "corrected", "suggested", "random", "checked")
+"""Labels alone; and with corrections: of errors, of suggested places, and as many more labels of random particles; of
+errors by somebody who looks at every pick, so that those left are labels, too."""
 STYLES = ("exact", "contrasted")
 """Labels, and the further ones of `random`, are of all particles, or of the third that a person sees best."""
 CORRECTIONS = 20
@@ -92,6 +93,12 @@ def drawn(known: Known, number: int, rng: np.random.Generator) -> Known:
     return Known(labels=both[chosen & is_label], rejected=both[chosen & ~is_label])
 
 
+def checked(picks: Points, said: Known) -> Known:
+    """As `cetpick curate --kept` does: all picks that are not rejected are labels, also those that nobody corrected."""
+    kept = picks[~within(picks, said.rejected, 0.5)]
+    return dataclasses.replace(said, labels=np.vstack([said.labels, kept]))
+
+
 def answered(suggested: pd.DataFrame, considered: pd.DataFrame, truth: Points, radius: float) -> Known:
     """Places as a person answers who knows the truth: one on each particle is kept where it is, others are rejected.
 
@@ -114,15 +121,16 @@ def corrections(run: Run, dataset: DataSet, base: Path, work: Path, labels: Poin
     """What the person says in the second round; `base` is the first one's folder."""
     truth = points(dataset.folder / "train_truth.csv")
     radius = dataset.diameter / 2 / dataset.grid.voxel_size
-    # not the stream that the labels were drawn from
-    rng = np.random.default_rng([run.seed, ARMS.index(run.arm)])
+    # not the stream that the labels were drawn from; `checked` corrects what `corrected` does
+    rng = np.random.default_rng([run.seed, ARMS.index("corrected" if run.arm == "checked" else run.arm)])
     if run.arm == "random":
         pool = accuracy.most_contrasted(dataset, truth) if run.style == "contrasted" else truth
         others = pool[~within(pool, labels, 0.5)]
         return drawn(Known(labels=others, rejected=np.empty((0, 3))), run.corrections, rng)
-    if run.arm == "corrected":
-        picks = pd.read_csv(base / TRAIN_PICKS / "train.csv")[["x", "y", "z"]]
-        return drawn(errors(as_points(picks), truth, labels, radius), run.corrections, rng)
+    if run.arm in ("corrected", "checked"):
+        picks = as_points(pd.read_csv(base / TRAIN_PICKS / "train.csv")[["x", "y", "z"]])
+        said = drawn(errors(picks, truth, labels, radius), run.corrections, rng)
+        return said if run.arm == "corrected" else checked(picks, said)
     command = ["suggest", base / TRAIN_PICKS, "--number", run.corrections, "--labels", base / "labels", "--overwrite"]
     tool([*command, "--seed", run.seed], work / "suggest.txt", None)
     folder = base / TRAIN_PICKS / "suggest"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import accuracy, curation
-from benchmarks.curation import Known, Run, answered, drawn, errors
+from benchmarks.curation import Known, Run, answered, checked, drawn, errors
 from cetpick.io.mrc import write_mrc
 from cetpick.io.table import write_table
 
@@ -38,6 +38,11 @@ def test_corrections_are_drawn_from_both_kinds() -> None:
     assert set(xs(few.rejected)) < set(range(100, 130))
     whole = drawn(everything, 100, np.random.default_rng(0))
     assert (len(whole.labels), len(whole.rejected)) == (30, 30)
+
+
+def test_of_checked_picks_all_that_are_not_rejected_are_labels() -> None:
+    found = checked(on_line(1, 20, 55, 70), Known(labels=on_line(40), rejected=on_line(70)))
+    assert (xs(found.labels), xs(found.rejected)) == ([40, 1, 20, 55], [70])
 
 
 def test_suggested_places_are_answered_by_the_truth() -> None:
@@ -108,11 +113,11 @@ def test_rounds_are_run_once_and_the_second_begins_with_the_first(
         with pytest.raises(SystemExit) as ended:
             curation.main()
         assert ended.value.code == 0
-    assert [words[0] for words in commands] == ["pick", "pick", "pick", "suggest", "pick", "pick"]
-    assert capsys.readouterr().out.count("there already") == 4
+    assert [words[0] for words in commands] == ["pick", "pick", "pick", "suggest", "pick", "pick", "pick"]
+    assert capsys.readouterr().out.count("there already") == 5
     results = {r["arm"]: r for r in (json.loads(f.read_text()) for f in (tmp_path / "out" / "runs").iterdir())}
     assert {arm: r["added"] + r["rejected"] for arm, r in results.items()} == {
-        "base": 0, "corrected": 5, "suggested": 2, "random": 5,
+        "base": 0, "corrected": 5, "suggested": 2, "random": 5, "checked": 6,
     }  # fmt: skip
     assert results["random"]["rejected"] == 0
     assert {arm: r["count_hint"] is not None for arm, r in results.items() if r["count_hint"]} == {"suggested": True}
