@@ -51,6 +51,8 @@ WRONG_SHARE = 0.1
 SLAB = 10
 """Slices."""
 CALIBRATED_FROM, CALIBRATION_BINS = 0.05, 10
+CHANCES = 200
+"""Draws of calibration_by_chance."""
 
 DEVELOPMENT: Mapping[str, Mapping[str, Any]] = {
     "ribosome_cell": {"diameter": 250.0, "radius": 5.0, "margin": (21.0, 21.0, 0.0)},
@@ -254,14 +256,28 @@ def calibration_error(result: Result) -> float | None:
     Picks from CALIBRATED_FROM on, in CALIBRATION_BINS equal bins of [0, 1]: |mean score - matched share| of each bin,
     weighted by its picks.
     """
-    scores = result.thresholds
-    kept = scores >= CALIBRATED_FROM
-    if not kept.any():
-        return None
+    scores, picks, matched = judged_scores(result)
+    return binned_error(scores, picks, matched) if len(scores) else None
+
+
+def calibration_by_chance(result: Result) -> float | None:
+    """What calibration_error shows in the mean when each score is exactly right, for as many picks: it is never 0."""
+    scores, picks, _ = judged_scores(result)
+    rng = np.random.default_rng(0)
+    drawn = (binned_error(scores, picks, rng.binomial(picks, scores)) for _ in range(CHANCES))
+    return float(np.mean(list(drawn))) if len(scores) else None
+
+
+def judged_scores(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different scores from CALIBRATED_FROM on, and how many picks and matches have each."""
+    kept = result.thresholds >= CALIBRATED_FROM
     picks, matched = (np.diff(counts, prepend=0)[kept] for counts in (result.picked, result.matched))
-    bins = np.minimum((scores[kept] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=matched - scores[kept] * picks)
-    return float(np.abs(gaps).sum() / picks.sum())
+    return result.thresholds[kept], picks, matched
+
+
+def binned_error(scores: np.ndarray, picks: np.ndarray, matched: np.ndarray) -> float:
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return float(np.abs(np.bincount(bins, weights=matched - scores * picks)).sum() / picks.sum())
 
 
 def read_scenes(output: Path, tomograms: Sequence[Path]) -> tuple[dict[str, Any], list[Scene]]:
@@ -310,6 +326,7 @@ def judge(
         "localisation_error": best.localisation_error,
         "count_error": (count - particles) / particles if count else None,
         "calibration_error": calibration_error(result) if probabilities else None,
+        "calibration_by_chance": calibration_by_chance(result) if probabilities else None,
         "truths": best.truths,
     }
 
@@ -414,6 +431,7 @@ COLUMNS: Mapping[str, tuple[str, float, int]] = {
     "localisation_error": ("localisation error, voxels", 1, 2),
     "count_error": ("count error, %", 100, 0),
     "calibration_error": ("calibration error", 1, 3),
+    "calibration_by_chance": ("the same by chance", 1, 3),
     "seconds": ("minutes", 1 / 60, 1),
     "cpu_seconds": ("CPU minutes", 1 / 60, 1),
     "peak_mib": ("peak memory, GiB", 1 / 1024, 2),
@@ -446,7 +464,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     for of_case, group in itertools.groupby(sorted(results, key=case), key=case):
         runs = sorted(group, key=lambda result: result["seed"])
         cells = [
-            mean_and_spread([None if (v := run["figures"][name]) is None else v * factor for run in runs], decimals)
+            mean_and_spread([None if (v := run["figures"].get(name)) is None else v * factor for run in runs], decimals)
             for name, (_, factor, decimals) in COLUMNS.items()
         ]
         labels = sorted({run["given_labels"] for run in runs})

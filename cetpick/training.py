@@ -21,7 +21,7 @@ from cetpick.devices import warming_up
 from cetpick.diagnosis import Outcome, require_learned, warn_of_stray, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
-from cetpick.mixture import calibrate, fit, picks_if
+from cetpick.mixture import Mixture, calibrate, fit, picks_if
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
@@ -61,6 +61,8 @@ SECOND_RATE = 0.5
 """Its learning rate, likewise."""
 SURE = 1.2
 """Candidates that weigh nothing as background in the second round, in units of the hidden particles expected."""
+MOSTLY = 2.0
+"""Labels are candidates like others where there are so many times as many as hidden particles, see Telling."""
 PAPER_THRESHOLD = 0.25
 """The cut of the paper (section 4.1)."""
 
@@ -248,19 +250,20 @@ def train(
             ]
     else:
         count = Count(*(max(float(labels), number) for number in hinted(Count(0, 0, 0), hint * len(examples))))
-    hidden = Count(*(number - labels if number else 0.0 for number in count))
+    telling = Telling.of(count, labels)
     first = DefaultRecipe(examples, settings=settings, model=model, count=count.expected, device=device)
     planned, free = first.steps, settings.steps is None and settings.hidden == "peaks"
-    review = _cutting_short(first, examples, model, hidden) if free else None
+    review = _cutting_short(first, examples, model, telling) if free else None
     network, log = optimise(first, progress, checkpoint=checkpoint, review=review)
     outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     told = {"count": count._asdict(), "doubtful_places": sum(len(e.doubtful) for e in examples)}
     told |= {"doubtful_weight": round(weight, 4), "label_scatter": round(scatter, 4), "cut_short": len(log) < planned}
     judged = first.steps >= FEWEST_STEPS
     del first, review  # it holds the tomograms on the device
-    if settings.hidden == "peaks" and (seen := fit(logit(_unlabelled_scores(outcomes)), hidden)) is not None:
+    if settings.hidden == "peaks" and (seen := telling.fit(outcomes)) is not None:
+        hidden = Count(*(max(0.0, number + telling.besides - labels) for number in seen.count))
         second = DefaultRecipe(
-            _doubt_anew(examples, outcomes, seen.count),
+            _doubt_anew(examples, outcomes, hidden),
             settings=replace(
                 settings, steps=max(1, round(SECOND * planned)), learning_rate=SECOND_RATE * settings.learning_rate
             ),
@@ -274,13 +277,14 @@ def train(
         outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
     if judged:
         require_learned(outcomes)
-    logits = logit(_unlabelled_scores(outcomes))
     sensitivity: tuple[tuple[float, float], ...] = ()
-    if (mixture := fit(logits, hidden)) is not None:
-        count = Count(*(number + labels for number in mixture.count))
+    if (mixture := telling.fit(outcomes)) is not None:
+        besides, logits = telling.besides, logit(telling.scores(outcomes))
+        count = Count(*(max(float(labels), number + besides) for number in mixture.count))
         model = replace(model, calibration=mixture.knots)
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
-        sensitivity = tuple((n / len(examples), (picks_if(n - labels, logits) + labels) / len(examples)) for n in count)
+        picked = [picks_if(number - besides, logits) + besides for number in count]
+        sensitivity = tuple((n / len(examples), of / len(examples)) for n, of in zip(count, picked, strict=True))
     elif judged:
         warnings.warn(
             "too few candidates in the training tomograms to calibrate scores on: these are the network's own, no "
@@ -288,7 +292,7 @@ def train(
             CetpickWarning,
             stacklevel=2,
         )
-    threshold = choose_threshold(_unlabelled_scores(outcomes))  # labels score high whatever the others do
+    threshold = choose_threshold(telling.scores(outcomes))
     low, expected, high = (number / len(examples) for number in count)
     model = replace(model, count=expected, count_limits=(low, high), sensitivity=sensitivity, threshold=threshold)
     if judged:
@@ -321,22 +325,58 @@ def doubt(labels: int, hidden: float) -> float:
     return min(HEAVIEST, DOUBTFUL * labels / max(1.0, hidden))
 
 
-def _cutting_short(recipe: DefaultRecipe, examples: Sequence[Example], model: ModelSettings, hidden: Count) -> Review:
+@dataclass(frozen=True)
+class Telling:
+    """Which candidates of the training tomograms tell how many particles these hold, and how high they score.
+
+    Unlabelled ones, as a network knows its few labels by heart, and these score high whatever the others do. But where
+    nearly all particles are labels, as when every pick was looked at, what is left to tell by are look-alikes alone;
+    and so many labels no network knows by heart. Then all do.
+
+    Attributes:
+        count: particles expected among these candidates; all 0 when nothing is known.
+        besides: labels that are none of these candidates.
+    """
+
+    count: Count
+    besides: int
+
+    @classmethod
+    def of(cls, count: Count, labels: int) -> Telling:
+        """With so many labels among the particles that are expected, all 0 when nothing is known."""
+        hidden = Count(*(number - labels if number else 0.0 for number in count))
+        everything = count.expected > 0 and labels >= MOSTLY * hidden.expected
+        return cls(count, 0) if everything else cls(hidden, labels)
+
+    def scores(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+        """Of these candidates, (n,)."""
+        if not self.besides:
+            return np.concatenate([o.scores for o in outcomes])
+        return np.concatenate([o.scores[~within(o.candidates, o.labels, o.radius)] for o in outcomes])
+
+    def fit(self, outcomes: Sequence[Outcome]) -> Mixture | None:
+        """The populations of the network's own scores."""
+        return fit(logit(self.scores(outcomes)), self.count)
+
+
+def _cutting_short(
+    recipe: DefaultRecipe, examples: Sequence[Example], model: ModelSettings, telling: Telling
+) -> Review:
     """What ends a training soon if its network tells particles clearly from all else.
 
     Args:
         recipe: of the training.
         examples: training tomograms.
         model: working grid and network.
-        hidden: particles expected among the unlabelled candidates.
+        telling: which candidates tell.
     """
     look = round(LOOK * recipe.steps)
 
     def review(step: int, averaged: Callable[[], Any]) -> None:
-        if step == look and hidden.expected > 0:  # else scouts told nothing, or all are labelled
+        if step == look and telling.count.expected > 0:  # else scouts told nothing
             network = averaged()
             outcomes = [_outcome(e, model.diameter, *candidates(network, model, e)) for e in examples]
-            seen = fit(logit(_unlabelled_scores(outcomes)), hidden)
+            seen = telling.fit(outcomes)
             if seen is not None and seen.apart >= APART:
                 recipe.cut_short(step)
 
@@ -435,10 +475,6 @@ def _with_labels(example: Example, kept: NDArray[np.bool_]) -> Example:
     """With these of its labels (n,) alone."""
     chosen = None if example.chosen is None else example.chosen[kept]
     return replace(example, labels=example.labels[kept], chosen=chosen)
-
-
-def _unlabelled_scores(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    return np.concatenate([o.scores[~within(o.candidates, o.labels, o.radius)] for o in outcomes])
 
 
 def _outcome(example: Example, diameter: float, xyz: Points, scores: NDArray[np.float64]) -> Outcome:

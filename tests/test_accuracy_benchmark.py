@@ -126,6 +126,17 @@ def test_calibration_error_of_known_bins() -> None:
     assert accuracy.calibration_error(result) == pytest.approx((abs(3 * 0.95 - 2) + 0.15) / 4)
     faint = evaluate([Scene(name="t", picks=picks, scores=[0.01] * 5, truth=on_line(0, 10))], 1)
     assert accuracy.calibration_error(faint) is None
+    assert accuracy.calibration_by_chance(faint) is None
+
+
+def test_calibration_error_by_chance_falls_with_the_number_of_picks() -> None:
+    def by_chance(number: int) -> float | None:
+        scene = Scene(name="t", picks=on_line(*range(number)), scores=[0.5] * number, truth=on_line(-9))
+        return accuracy.calibration_by_chance(evaluate([scene], 0.1))
+
+    # one bin of n picks of .5 each: a binomial's mean deviation, 1/2 for one pick, about .4 / root of n for many
+    assert by_chance(1) == pytest.approx(0.5)
+    assert by_chance(400) == pytest.approx(0.5 * np.sqrt(2 / np.pi / 400), rel=0.2)
 
 
 def test_figures_of_a_run() -> None:

@@ -129,6 +129,9 @@ def test_gpus(call: Call) -> None:
     assert given("docker", "1") == "--gpus device=1"
     assert given("podman", "all") == "--device nvidia.com/gpu=all"
     assert not {"--gpus", "--device"} & set(call("doctor", CETPICK_GPU="none"))
+    # of one GPU that was chosen the container has no other: what hides others on the host would hide it
+    for gpu in ("all", "1"):
+        assert ("CUDA_VISIBLE_DEVICES" in call("doctor", CETPICK_GPU=gpu, CUDA_VISIBLE_DEVICES="1")) == (gpu == "all")
     for gpu in ("all", "none", "1"):
         words = call("doctor", script="apptainer/cetpick", CETPICK_GPU=gpu)
         assert ("CUDA_VISIBLE_DEVICES=1" in words, "CUDA_DEVICE_ORDER=PCI_BUS_ID" in words) == (gpu == "1", gpu == "1")

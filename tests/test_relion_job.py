@@ -266,6 +266,7 @@ def test_another_cut_and_what_decides_nothing_do_not_start_over(project):
         ("--top", "3"),
         ("--no_report", "--memory", "4"),
         ("--star=warp", "-q"),
+        ("--threads", "3", "--device=cpu", "--resume"),
     ):
         assert relion(*arguments, *more) == 0
         assert (JOB / "model.checkpoint").exists()
@@ -359,13 +360,66 @@ def test_a_training_goes_on_and_other_labels_start_over(project):
     assert first == second
     assert "--resume" in first
     assert "--overwrite" not in first
-    for name in ("model.run.json", "model.report.html", "model.checkpoint"):
-        (JOB / name).touch()
-    (project / "made.safetensors").unlink()  # so that the training fails
-    assert relion(*arguments, "--seed", "3") == 1
-    assert not any(
-        (JOB / f"model{ending}").exists() for ending in (".run.json", ".report.html", ".checkpoint", ".safetensors")
-    )
+    endings = (".run.json", ".report.html", ".checkpoint")
+    for ending in endings:
+        (JOB / f"model{ending}").touch()
+    assert relion(*arguments, "--seed", "3") == 0
+    assert not any((JOB / f"model{ending}").exists() for ending in endings)
+    assert not (JOB / ".earlier").exists()
+
+
+def kept():
+    return {path: path.read_bytes() for path in JOB.rglob("*") if path.is_file() and path.parent != JOB / "annotations"}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_command_that_comes_to_nothing_leaves_what_was_there(project, killed):
+    """Such as one with a mistyped option."""
+    arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60")
+    assert relion(*arguments) == 0
+    (JOB / "RELION_OUTPUT_NODES.star").unlink()  # RELION is not told of what it did not ask for
+    (JOB / "RELION_JOB_EXIT_SUCCESS").rename(JOB / "RELION_JOB_EXIT_FAILURE")
+    before = kept()
+    (project / "made.safetensors").rename("other.safetensors")  # so that the command fails at once
+    if killed:  # the job itself, with all that had been set aside
+        (JOB / ".earlier").mkdir()
+        for name in ("model.safetensors", "t1.csv", "run.json", "records", "cetpick_job.json"):
+            (JOB / name).rename(JOB / ".earlier" / name)
+        (JOB / "cetpick_job.json").write_text("{}")
+    assert relion(*arguments, "--treshold", "0.7") == 1
+    assert kept() == before
+    assert not (JOB / ".earlier").exists()
+    (project / "other.safetensors").rename("made.safetensors")
+    (JOB / "model.checkpoint").touch()  # would be set aside
+    assert relion(*arguments) == 0
+    assert (JOB / "model.checkpoint").exists()
+    assert (JOB / "RELION_OUTPUT_NODES.star").exists()
+
+
+def test_results_that_no_job_made_are_left_alone(project, capsys):
+    (JOB / "model.safetensors").write_bytes(b"precious")
+    assert relion("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60") == 2
+    assert "not of this job" in capsys.readouterr().err
+    assert (JOB / "model.safetensors").read_bytes() == b"precious"
+    assert not Path("calls.jsonl").exists()
+
+
+def test_parameters_are_understood_as_the_command_spells_them(project):
+    arguments = ("--tomograms", "Import/job001/Tomograms/t1.mrc", "--model", "m.safetensors")
+    Path("picks").write_text("Tomograms_t1")
+    spelt = ("--voxel-size", "13.0", "--names", "parent", "--target-precision", "0.9")
+    assert relion(*arguments, *spelt) == 0
+    (words,) = calls()
+    for option, value in zip(spelt[::2], spelt[1::2], strict=True):
+        assert words.count(option) == 1
+        assert words[words.index(option) + 1] == value
+    assert markers() == {"SUCCESS"}
+
+
+def test_closed_output_does_not_keep_a_job_from_ending(project, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert relion("--in_mics", "tomograms.star", "--model", "m.safetensors") == 0
+    assert markers() == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("labels", ["labb.csv", f"{JOB}/t1.csv"], ids=["mistyped", "in the job's folder"])
@@ -407,6 +461,8 @@ def test_train_only_leaves_a_model(project):
         ("--in_mics", "tomograms.star"),
         ("--in_mics", "tomograms.star", "--labels", "t1.csv"),
         ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--model", "m.safetensors"),
+        ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--added", "t1.csv"),
+        ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--count_hint", "9"),
         ("--in_mics", "nothere.star", "--model", "m.safetensors"),
         ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--threshold", "high"),
         ("--in_mics", "tomograms.star", "--model", "m.safetensors", "--help"),

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.special import expit
 
+from cetpick.calibration import Count
 from cetpick.checkpoint import load_model, save_model
 from cetpick.config import ModelSettings, ParticleClass, TrainSettings
 from cetpick.dataset import Example
+from cetpick.diagnosis import Outcome
 from cetpick.errors import CetpickWarning, InputError, TrainingError
 from cetpick.io.coordinates import read_coordinates
 from cetpick.io.model import read_settings
@@ -23,7 +26,7 @@ from cetpick.networks.pretrained import WEIGHTS, load_pretrained
 from cetpick.optimisation import WeightAverage
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Grid, Region, Tomogram, TomogramInfo
-from cetpick.training import DOUBTFUL, HEAVIEST, check_labels, doubt, model_settings, train
+from cetpick.training import DOUBTFUL, HEAVIEST, MOSTLY, Telling, check_labels, doubt, model_settings, train
 from tests.conftest import TinySet
 
 CPU = torch.device("cpu")
@@ -52,6 +55,34 @@ def test_hidden_particles_weigh_little_against_the_labels() -> None:
     for labels, hidden in ((5, 118), (12, 111), (21, 49)):
         assert doubt(labels, hidden) * hidden == pytest.approx(DOUBTFUL * labels)
     assert doubt(200, 10) == doubt(60, 0) == HEAVIEST
+
+
+def test_labels_tell_the_number_of_particles_where_hardly_any_is_hidden() -> None:
+    """What is left are look-alikes: told by them alone, there were as many particles more."""
+    rng = np.random.default_rng(0)
+    particles, look_alikes = rng.normal(0.0, 0.5, 120), -4 + rng.exponential(0.6, 60)
+    logits = np.concatenate([particles, look_alikes, -4.5 + np.abs(rng.normal(0, 0.4, 1500))])
+    places = np.arange(len(logits))[:, None] * np.array([10.0, 0, 0])
+
+    def told(labels: int) -> tuple[Telling, float]:
+        outcome = Outcome(
+            name="t", labels=places[:labels], candidates=places, scores=expit(logits), volume=1e9, radius=4.0
+        )
+        telling = Telling.of(Count(labels + 1.0, labels + 3.0, labels + 10.0), labels)
+        assert len(telling.scores([outcome])) == len(logits) - telling.besides
+        seen = telling.fit([outcome])
+        assert seen is not None
+        return telling, seen.count.expected + telling.besides
+
+    telling, number = told(118)
+    assert (telling.besides, telling.count.expected) == (0, 121)
+    assert number == pytest.approx(120, abs=6)
+    # few labels are known by heart, and tell nothing of the others
+    few = Telling.of(Count(20, 30, 50), 10)
+    assert (few.besides, few.count.expected) == (10, 20)
+    assert Telling.of(Count(20, 10 * (1 + 1 / MOSTLY), 50), 10).besides == 0
+    # nothing is known
+    assert Telling.of(Count(0, 0, 0), 10) == Telling(Count(0, 0, 0), 10)
 
 
 def test_nothing_is_left_out_of_a_batch_beyond_what_hidden_particles_fill(tiny: TinySet) -> None:

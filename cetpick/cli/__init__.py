@@ -70,7 +70,8 @@ def _common(
     pass
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print a warning of cetpick, and none of others."""
     if issubclass(category, CetpickWarning):
         print(f"warning: {message}", file=sys.stderr)
 
@@ -104,7 +105,7 @@ def main() -> None:
     # a terminal that is closed; as process 1 of a container nothing else would end cetpick. nohup has it ignored
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _terminate)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     warnings.simplefilter("always", CetpickWarning)
     try:
         _refuse_empty(sys.argv[1:])

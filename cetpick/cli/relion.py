@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         "gpu": "number of the GPU, several as 0:1, or `cpu`; by default all GPUs that there are",
         "voxel_size": "angstrom, where header or STAR are wrong",
         "which": "reconstructed or denoised, of a tomograms.star",
+        "names": "file, or parent where tomograms of several folders have one file name",
         "exe": "command in the place of `cetpick`, such as the container's wrapper",
         "j": "threads",
     }.items():
-        parser.add_argument(f"--{name}", nargs="*", metavar="VALUE", help=text)
+        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        parser.add_argument(*spellings, nargs="*", metavar="VALUE", help=text)
     for name in ("pipeline_control", "pipeline-control", "in_movies", "in_3dref", "in_mask"):
         parser.add_argument(f"--{name}", nargs="*", help=argparse.SUPPRESS)
     return parser
@@ -65,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
     elif given.o is None:
         parser.error("the following arguments are required: --o")
+    from cetpick.cli import show_warning
     from cetpick.errors import CetpickError, InputError
     from cetpick.io.relion_job import exit_marker
 
@@ -77,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    warnings.showwarning = show_warning
+    if sys.stdout is not None:  # closed
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         given.o.mkdir(parents=True, exist_ok=True)
         with exit_marker(given.o):
@@ -111,6 +117,7 @@ def _job(given: dict[str, Any], extra: Sequence[str]) -> Any:
     train_only = train is not None and train in ([], ["only"])
     exe = given["exe"] or [os.environ.get("CETPICK_EXE", "")]
     which: Any = _one(given, "which") or "reconstructed"
+    names: Any = _one(given, "names") or "file"
     model = _one(given, "model")
     return RelionJob(
         folder=given["o"],
@@ -129,7 +136,7 @@ def _job(given: dict[str, Any], extra: Sequence[str]) -> Any:
         top=_number(given, "top", int),
         device=_device(_one(given, "gpu")),
         threads=_one(given, "j"),
-        options=InputOptions(voxel_size=_number(given, "voxel_size", float), which=which),
+        options=InputOptions(voxel_size=_number(given, "voxel_size", float), which=which, names=names),
         exe=shlex.split(" ".join(exe)) or [sys.executable, "-P", "-m", "cetpick"],
         extra=_handed_on(extra),
     )

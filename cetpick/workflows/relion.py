@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import warnings
@@ -44,15 +45,20 @@ from cetpick.io.table import read_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_tomograms
 from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, report_beside, write_json
-from cetpick.workflows.results import DATASET_FILES, RUN_FILE, discard, recorded
+from cetpick.workflows.results import DATASET_FILES, RUN_FILE, discard, files_of, recorded, set_edited_aside
 from cetpick.workflows.runs import run_files
 
 POLL, GRACE = 0.5, 20.0
 """Seconds between looks for a wish to abort, and those that a command is given to end by itself."""
 STATE = "cetpick_job.json"
 """What the job was asked for when its results were made, for `Continue`."""
+ASIDE = ".earlier"
+"""Folder in that of the job, of results of what was asked for before, until there are others."""
 MODEL = "model.safetensors"
-NEUTRAL = {"--memory", "--no-report", "--quiet", "-q", "--json", "--star", "--cluster", "--overwrite"}
+NEUTRAL = {
+    "--memory", "--no-report", "--quiet", "-q", "--json", "--star", "--cluster", "--overwrite", "--resume", "--threads",
+    "--device",
+}  # fmt: skip
 """Options of `cetpick pick` that do not decide what the candidates are."""
 
 
@@ -149,10 +155,28 @@ def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None
     _check(job, labels)
     _check_files(job, [*trained_on, *labels])
     asked = _asked(job, inputs, trained_on, labels)
-    trained = job.folder / MODEL
+    _refuse_others(job.folder)
+    _restore(job)  # a run that was killed before it had made anything
     if _earlier(job.folder) != asked:
-        _clear(job, inputs, trained)
+        _set_aside(job, inputs)
         write_json(job.folder / STATE, asked)
+    try:
+        _make(job, inputs, (trained_on, labels), version, held, say)
+    finally:
+        _restore(job)
+    shutil.rmtree(job.folder / ASIDE, ignore_errors=True)
+
+
+def _make(
+    job: RelionJob,
+    inputs: _Inputs,
+    learned: tuple[Sequence[Path], Sequence[Path]],
+    version: Version,
+    held: Sequence[int],
+    say: Callable[[str], None],
+) -> None:
+    """Train and pick what is not there yet; `learned` are tomograms to train on and labels."""
+    (trained_on, labels), trained = learned, job.folder / MODEL
     if not inputs.unusable:  # of tomograms that are no longer asked for
         asked_for = {info.name for info in inputs.infos}
         for name in recorded(job.folder):
@@ -180,16 +204,52 @@ def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None
         )
 
 
-def _clear(job: RelionJob, inputs: _Inputs, trained: Path) -> None:
-    """Remove results of what was asked for before, with which cetpick would refuse to go on."""
-    for info in inputs.infos:
-        discard(job.folder, info.name)
-    stale = [*(job.folder / name for name in DATASET_FILES), *run_files(job.folder)]
-    if job.model is None:
+def _refuse_others(folder: Path) -> None:
+    """Raise an InputError where there are results that no such job has made."""
+    if not (folder / STATE).exists() and ((folder / RUN_FILE).exists() or (folder / MODEL).exists()):
+        raise InputError(
+            "holds results that are not of this job",
+            file=folder,
+            expected="the folder of a new job, or of one to continue",
+            cure="choose another folder with --o",
+        )
+
+
+def _set_aside(job: RelionJob, inputs: _Inputs) -> None:
+    """Put results of what was asked for before aside, with which cetpick would refuse to go on."""
+    folder, aside, trained = job.folder, job.folder / ASIDE, job.folder / MODEL
+    names = {*recorded(folder), *(info.name for info in inputs.infos)}
+    for name in names:
+        set_edited_aside(folder, name)
+    stale = [path for name in names for path in files_of(folder, name)]
+    stale += [*(folder / name for name in DATASET_FILES), *run_files(folder)]
+    if job.model is None:  # which may be this one
         stale += [trained, record_beside(trained), report_beside(trained), checkpoint_beside(trained)]
-    for path in stale:
-        path.unlink(missing_ok=True)
-    _withdraw(job.folder)
+    _withdraw(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    # what was asked for comes last: until it is there, nothing is put back
+    for path in [*stale, folder / STATE]:
+        if path.exists():
+            target = aside / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+def _restore(job: RelionJob) -> None:
+    """Put results back that were set aside, when what was asked for instead has left nothing, as after a typing error.
+
+    RELION is not told of them again before the job is continued with what they were made with.
+    """
+    folder, aside, trained = job.folder, job.folder / ASIDE, job.folder / MODEL
+    learned = job.model is None and (trained.exists() or checkpoint_beside(trained).exists())
+    if learned or recorded(folder) or not (aside / STATE).exists():
+        return
+    files = [path for path in aside.rglob("*") if path.is_file() and path != aside / STATE]
+    for path in [*files, aside / STATE]:
+        target = folder / path.relative_to(aside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _withdraw(folder: Path) -> None:
@@ -263,6 +323,11 @@ def _check(job: RelionJob, labels: Sequence[Path]) -> None:
         raise InputError(
             "a model and labels were given, and only one of them can be used",
             cure="clear the parameter `model` to train; or `labels`, `train` and the input coordinates to pick with it",
+        )
+    if job.model is not None and (job.added or job.count_hint):
+        raise InputError(
+            f"a model and `{'added' if job.added else 'count_hint'}` were given, of which only a training learns",
+            cure="clear the parameter `model`, and give `labels` as well, to train anew; or clear the other one",
         )
     if job.model is None and not labels:
         raise InputError(
@@ -406,7 +471,7 @@ def _publish(job: RelionJob, inputs: _Inputs, version: Version, say: Callable[[s
     """Write all that RELION's other jobs read of what was picked; returns the names of its tomograms."""
     folder = job.folder
     run = read_record(folder / RUN_FILE) or {}
-    picked = list(run.get("tomograms", {}))
+    picked = [info.name for info in inputs.infos if info.name in run.get("tomograms", {})]
     if not picked:
         raise CetpickError("no tomogram was picked; the reason is above, in run.err")
     _withdraw(folder)

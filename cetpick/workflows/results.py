@@ -249,6 +249,11 @@ def view_file(output: Path, name: str) -> Path:
     return output / VIEWS / f"{name}.json"
 
 
+def files_of(output: Path, name: str) -> tuple[Path, ...]:
+    """All that there may be of a tomogram, its record first."""
+    return record_file(output, name), *tomogram_files(output, name), view_file(output, name)
+
+
 def read_tomogram_record(output: Path, name: str) -> TomogramRecord | None:
     """The record of a tomogram, None when there is none that can be read."""
     values = read_json(record_file(output, name))
@@ -405,7 +410,7 @@ def set_edited_aside(output: Path, name: str) -> None:
 def discard(output: Path, name: str) -> None:
     """Remove what there is of a tomogram, its record first, but for what somebody has edited."""
     set_edited_aside(output, name)
-    for path in (record_file(output, name), *tomogram_files(output, name), view_file(output, name)):
+    for path in files_of(output, name):
         path.unlink(missing_ok=True)
 
 
