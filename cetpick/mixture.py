@@ -47,6 +47,8 @@ FARTHEST = 10.0
 """Scales above the middle from which on the particles' density is 0: exp(exp(10)) is more than a number can be."""
 BIN = 0.2
 """Logits, of the histogram that the mode is taken from."""
+SUREST = 30.0
+"""Logits beyond it are taken for it: a probability of 0 or 1 has an infinite one."""
 FEWEST = 20
 """Candidates that a fit needs."""
 BINS = 512
@@ -83,7 +85,7 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     Returns:
         The mixture; None when there are too few candidates, or all are alike.
     """
-    values = np.asarray(logits, np.float64)
+    values = np.clip(np.asarray(logits, np.float64), -SUREST, SUREST)
     if len(values) < FEWEST or np.ptp(values) < 2 * BIN:
         return None
     # where little but particles was looked at, as within a tight mask, the most frequent values are theirs

@@ -32,6 +32,8 @@ FEWEST_VOXELS = 4.0
 """Stored voxels along a diameter; with fewer the diameter is a mistake of units, or the tomogram too coarse."""
 CUBE = 3**3
 """Voxels in the smallest block that is padding."""
+MOST_EMPTY = 0.5
+"""Share of voxels without data from which on a tomogram, or what is to be looked at in it, is refused."""
 EMPTY = 0.25
 """A slice is empty if its grey values spread less than that, in units of what is typical of slices."""
 KEPT, SHARE = 0.8, 0.1
@@ -188,7 +190,8 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
     """Voxels that carry signal, as a mask (z, y, x), or None when all do.
 
     Raises:
-        InputError: more than half of the volume carries none, or all voxels are equal.
+        InputError: more than half of the volume carries none, and it has no region (see within_region), or all voxels
+            are equal.
 
     Warns:
         CetpickWarning: some voxels were left out, with their number.
@@ -222,14 +225,9 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
         valid[slab] = held
     found = Exclusions(not_finite=not_finite, padding=padded, empty=in_empty, total=data.size)
     told = f"{not_finite} not finite, {padded} constant padding, {in_empty} in empty slices"
-    if found.fraction > 0.5:
-        raise InputError(
-            "more than half of the tomogram holds no data",
-            file=tomogram.info.path,
-            expected="at most 50 % of NaN, infinite or padding voxels, or voxels in empty slices",
-            found=f"{found.fraction:.0%} ({told})",
-            cure="reconstruct or trim the tomogram again; check that it is not truncated or empty",
-        )
+    limited = tomogram.mask is not None or tomogram.info.region.slab is not None
+    if found.fraction > MOST_EMPTY and not limited:
+        raise _hardly_any_data(tomogram, "tomogram", f"{found.fraction:.0%} ({told})")
     warnings.warn(
         f"{tomogram.info.path}: {found.fraction:.1%} of the voxels are left out ({told})", CetpickWarning, stacklevel=2
     )
@@ -245,7 +243,7 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
         exclusions: found there.
 
     Raises:
-        InputError: none counts.
+        InputError: none counts, or more than half of those within the region hold no data.
     """
     region, mask, shape = tomogram.info.region, tomogram.mask, tomogram.data.shape
     if mask is None and region.slab is None:
@@ -255,10 +253,11 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
     z, y, x = ((np.arange(n) + 0.5) * m / n for n, m in zip(shape, shape if mask is None else mask.shape, strict=True))
     plane = np.ix_(y.astype(int), x.astype(int))
     counted: Mask = scratch.zeros(shape, bool)
-    number, in_slab = 0, 0
+    number, in_slab, inside = 0, 0, 0
     for i in range(shape[0]):
         if low <= (i + 0.5) * tomogram.info.grid.voxel_size <= high:
             counted[i] = True if mask is None else (np.asarray(mask[int(z[i])]) > 0)[plane]
+            inside += int(counted[i].sum())
             if present is not None:
                 counted[i] &= present[i]
             in_slab += counted[i].size if present is None else int(present[i].sum())
@@ -274,8 +273,20 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
             found=f"none within {' and '.join(limits)}",
             cure="check --mask (above 0 where particles are) and --slab (angstrom along z)",
         )
+    if number < (1 - MOST_EMPTY) * inside:
+        raise _hardly_any_data(tomogram, "region within --mask and --slab", f"{1 - number / inside:.0%}")
     holding_data = tomogram.data.size - exclusions.not_finite - exclusions.padding - exclusions.empty
     return counted, replace(exclusions, off_slab=holding_data - in_slab, masked=in_slab - number)
+
+
+def _hardly_any_data(tomogram: Tomogram, what: str, found: str) -> InputError:
+    return InputError(
+        f"more than half of the {what} holds no data",
+        file=tomogram.info.path,
+        expected=f"at most {MOST_EMPTY:.0%} of NaN, infinite or padding voxels, or voxels in empty slices",
+        found=found,
+        cure="check that it is not truncated; name the part that holds data with --slab or --mask, or trim it",
+    )
 
 
 def merge_slice_pairs(volume: Volume) -> Volume:

@@ -98,6 +98,15 @@ def test_particles_are_not_taken_for_background_where_there_is_little_of_it(othe
     assert (expit(calibrate(logits[:100], found.knots)) > 0.5).sum() >= 95
 
 
+def test_scores_that_cannot_be_surer_are_like_very_sure_ones() -> None:
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([rng.normal(3, 0.5, 50), rng.normal(-6, 0.5, 500)])
+    logits[:2] = np.inf
+    found = fit(logits, Count(30, 50, 80))
+    assert found is not None
+    assert found.count.expected == pytest.approx(50, abs=5)
+
+
 def test_too_little_to_fit() -> None:
     assert fit([], BROAD) is None
     assert fit(np.full(500, -3.0), BROAD) is None

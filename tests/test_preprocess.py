@@ -105,6 +105,27 @@ def test_padding_is_kept_on_demand() -> None:
     assert valid_voxels(tomogram(data, keep=("padding",)))[0] is None
 
 
+def test_of_a_padded_tomogram_the_part_with_data_can_be_named() -> None:
+    data = np.zeros((30, 20, 24), np.float32)
+    data[9:21] = noise()
+    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(10, 10, 10))
+    with pytest.raises(InputError, match="more than half of the tomogram holds no data"):
+        prepare(tomogram(data), settings)
+    with pytest.warns(CetpickWarning, match="60.0% of the voxels are left out"):
+        prepared = prepare(tomogram(data, slab=(90, 210)), settings)
+    with pytest.warns(CetpickWarning, match="left out"):
+        alone = prepare(tomogram(data[8:22], slab=(10, 130)), settings)
+    assert prepared.valid is not None
+    inside = prepared.valid.any(axis=(1, 2))
+    assert np.flatnonzero(inside).tolist() == list(range(9, 21))
+    np.testing.assert_allclose(prepared.volume[9:21], alone.volume[1:13], atol=1e-4)
+    with (
+        pytest.warns(CetpickWarning, match="left out"),
+        pytest.raises(InputError, match="more than half of the region within --mask and --slab holds no data"),
+    ):
+        prepare(tomogram(data, slab=(0, 160)), settings)
+
+
 @pytest.mark.parametrize("bad", ["half", "constant", "nan"])
 def test_useless_volumes_are_refused(bad: str) -> None:
     data = noise()
