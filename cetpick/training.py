@@ -61,8 +61,8 @@ SECOND_RATE = 0.5
 """Its learning rate, likewise."""
 SURE = 1.2
 """Candidates that weigh nothing as background in the second round, in units of the hidden particles expected."""
-MOSTLY = 2.0
-"""Labels are candidates like others where there are so many times as many as hidden particles, see Telling."""
+MOSTLY, ENOUGH = 2.0, 20
+"""Labels are candidates like others where there are so many times as many as hidden ones, and so many at all: Telling."""
 PAPER_THRESHOLD = 0.25
 """The cut of the paper (section 4.1)."""
 
@@ -345,7 +345,7 @@ class Telling:
     def of(cls, count: Count, labels: int) -> Telling:
         """With so many labels among the particles that are expected, all 0 when nothing is known."""
         hidden = Count(*(number - labels if number else 0.0 for number in count))
-        everything = count.expected > 0 and labels >= MOSTLY * hidden.expected
+        everything = count.expected > 0 and labels >= max(ENOUGH, MOSTLY * hidden.expected)
         return cls(count, 0) if everything else cls(hidden, labels)
 
     def scores(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
