@@ -62,7 +62,7 @@ SECOND_RATE = 0.5
 SURE = 1.2
 """Candidates that weigh nothing as background in the second round, in units of the hidden particles expected."""
 MOSTLY, ENOUGH = 2.0, 20
-"""Labels are candidates like others where there are so many times as many as hidden ones, and so many at all: Telling."""
+"""Labels are candidates like others where there are so many times as many as hidden ones, and so many at all."""
 PAPER_THRESHOLD = 0.25
 """The cut of the paper (section 4.1)."""
 
