@@ -337,7 +337,7 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     merged by maximum, plain z-score.
 
     Raises:
-        InputError: more than half of the volume holds no data, or all voxels are equal.
+        InputError: more than half of the volume, or of its region, holds no data, or all voxels are equal.
     """
     present, exclusions = valid_voxels(tomogram)
     counted, exclusions = within_region(tomogram, present, exclusions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import os
@@ -734,6 +735,17 @@ def test_replacing_keeps_the_ending_and_the_old_file_until_success(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_read_only_file_system_is_said_by_the_name_of_the_file(tmp_path, monkeypatch):
+    """Which refuses to remove even a file that is not there."""
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(CetpickError, match=r"a\.csv.*cannot be written"), replacing(tmp_path / "a.csv"):
+        refused()
 
 
 def test_replacing_gives_the_permissions_of_any_new_file(tmp_path):

@@ -396,6 +396,25 @@ def test_a_command_that_comes_to_nothing_leaves_what_was_there(project, killed):
     assert (JOB / "RELION_OUTPUT_NODES.star").exists()
 
 
+def test_who_goes_back_to_the_parameters_of_before_finds_the_results_of_before(project):
+    """After a training with others that was stopped, which leaves its checkpoint."""
+    arguments = ("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60")
+    assert relion(*arguments) == 0
+    (JOB / "model.run.json").write_text("the first")
+    (project / "made.safetensors").rename("other.safetensors")
+    assert relion(*arguments, "--seed", "3") == 1
+    (JOB / ".earlier").mkdir()
+    for name in ("model.safetensors", "model.run.json", "t1.csv", "t2.csv", "run.json", "records", "cetpick_job.json"):
+        (JOB / name).rename(JOB / ".earlier" / name)
+    (JOB / "cetpick_job.json").write_text("{}")
+    (JOB / "model.checkpoint").touch()
+    (project / "other.safetensors").rename("made.safetensors")
+    assert relion(*arguments) == 0
+    assert (JOB / "model.run.json").read_text() == "the first"
+    assert not (JOB / "model.checkpoint").exists()
+    assert not (JOB / ".earlier").exists()
+
+
 def test_results_that_no_job_made_are_left_alone(project, capsys):
     (JOB / "model.safetensors").write_bytes(b"precious")
     assert relion("--in_mics", "tomograms.star", "--labels", "t1.csv", "--diameter", "60") == 2

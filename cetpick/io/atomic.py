@@ -75,4 +75,5 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise CetpickError("cannot be written", file=target, found=error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses even what is not there, and hides the reason
+            temporary.unlink(missing_ok=True)

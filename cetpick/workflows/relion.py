@@ -158,8 +158,7 @@ def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None
     _refuse_others(job.folder)
     _restore(job)  # a run that was killed before it had made anything
     if _earlier(job.folder) != asked:
-        _set_aside(job, inputs)
-        write_json(job.folder / STATE, asked)
+        _make_room(job, inputs, asked)
     try:
         _make(job, inputs, (trained_on, labels), version, held, say)
     finally:
@@ -215,8 +214,11 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
-def _set_aside(job: RelionJob, inputs: _Inputs) -> None:
-    """Put results of what was asked for before aside, with which cetpick would refuse to go on."""
+def _make_room(job: RelionJob, inputs: _Inputs, asked: dict[str, Any]) -> None:
+    """Put results of what was asked for before aside, with which cetpick would refuse to go on.
+
+    What is aside since then is forgotten, or comes back when it is what is asked for again.
+    """
     folder, aside, trained = job.folder, job.folder / ASIDE, job.folder / MODEL
     names = {*recorded(folder), *(info.name for info in inputs.infos)}
     for name in names:
@@ -226,13 +228,15 @@ def _set_aside(job: RelionJob, inputs: _Inputs) -> None:
     if job.model is None:  # which may be this one
         stale += [trained, record_beside(trained), report_beside(trained), checkpoint_beside(trained)]
     _withdraw(folder)
+    if _earlier(aside) == asked:
+        for path in stale:
+            path.unlink(missing_ok=True)
+        _restore(job)
+        return
     shutil.rmtree(aside, ignore_errors=True)
     # what was asked for comes last: until it is there, nothing is put back
-    for path in [*stale, folder / STATE]:
-        if path.exists():
-            target = aside / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+    _move([*stale, folder / STATE], folder, aside)
+    write_json(folder / STATE, asked)
 
 
 def _restore(job: RelionJob) -> None:
@@ -245,11 +249,17 @@ def _restore(job: RelionJob) -> None:
     if learned or recorded(folder) or not (aside / STATE).exists():
         return
     files = [path for path in aside.rglob("*") if path.is_file() and path != aside / STATE]
-    for path in [*files, aside / STATE]:
-        target = folder / path.relative_to(aside)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+    _move([*files, aside / STATE], aside, folder)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _move(files: Sequence[Path], source: Path, target: Path) -> None:
+    """Move those of the files that are there to the same places in another folder, in this order."""
+    for path in files:
+        if path.exists():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
 
 
 def _withdraw(folder: Path) -> None:
