@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from cetpick.io.mrc import write_mrc
 from cetpick.metrics import Scene, evaluate, match_scene
 from cetpick.report import views
-from cetpick.report.evaluation import Judged, Page, Section, curve_points, render
+from cetpick.report.evaluation import Judged, Page, Section, _thresholds, curve_points, render
+from cetpick.report.plots import plot_precision_recall
 from tests.conftest import Run, read_page
 
 SIZE = (64, 48, 32)
@@ -84,7 +86,7 @@ def test_the_slider_tells_what_evaluate_gives(cetpick: Run, data: Path, more: tu
             for step in (0, 20, 57, 100):
                 assert ((found & 127) > step).sum() == of["matched"][step]
             assert (found >= 128).sum() == of["own"]["matched"]
-    assert values["scores"] == [0, 1]
+    assert values["thresholds"] == [step / 100 for step in range(101)]
     assert [tomogram["accepted"] for tomogram in values["tomograms"]] == [
         sum(np.loadtxt(f"out/candidates/{name}.csv", delimiter=",", skiprows=1)[:, 3] >= cut)
         for name, cut in zip(NAMES, (0.5, 0.6), strict=True)
@@ -155,6 +157,34 @@ def test_plots(cetpick: Run, data: Path) -> None:
     assert f"tool's cut: F1 {result['at_threshold']['f1']:.3f}" in text
 
 
+def test_names_of_tomograms_are_no_mathematics(tmp_path: Path) -> None:
+    """Nor hidden, as matplotlib hides what begins with _."""
+    result = evaluate([scene(50)], 1.0)
+    names = ["_hidden", "a$^{b$", "cost_$5"]
+    plot_precision_recall(tmp_path / "p.svg", result, dict.fromkeys(names, result), cut="cut")
+    text = (tmp_path / "p.svg").read_text()
+    for name in names:
+        assert f"{name}: AP " in text
+
+
+def test_a_folder_that_cannot_be_written_to_still_gives_figures(
+    cetpick: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a read-only file system, where even what is not there cannot be removed."""
+
+    def read_only(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", read_only)
+        patched.setattr(Path, "unlink", read_only)
+        code, out, err = cetpick("evaluate", "out", "--truth", "truth")
+    assert code == 0
+    assert out == cetpick("evaluate", "out", "--truth", "truth", "--no-report")[1]
+    assert "no report: out/evaluation.html: cannot be written" in err
+    assert "Read-only file system" in err
+
+
 def test_a_diameter_is_twice_the_radius(cetpick: Run, data: Path) -> None:
     by_radius = summary_of(cetpick, "out/candidates", "--truth", "truth", "--radius", 3, "--voxel-size", 10)
     by_diameter = summary_of(cetpick, "out/candidates", "--truth", "truth", "--diameter", 60, "--voxel-size", 10)
@@ -197,8 +227,24 @@ def test_fifty_tomograms_stay_below_15_mb() -> None:
     )  # fmt: skip
     text = render(page)
     assert len(text.encode()) < 15_000_000
-    low, high = one.scores.min(), one.scores.max()
-    assert f'"scores":[{low},{high}]' in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-3.14159, 12.3456), (0.2, 1.00004), (-7.654321e-3, 0.0), (1e5, 3.3e6), (5.4321, 5.4321)]
+)
+def test_thresholds_of_the_slider_have_few_digits(low: float, high: float) -> None:
+    """Those that are shown are those that count, so that `--threshold` gives what the page tells."""
+    scores = np.random.default_rng(0).uniform(low, high, 100)
+    scores[:2] = low, high
+    steps = _thresholds([scores])
+    assert len(steps) == 101
+    assert (np.diff(steps) >= 0).all()
+    assert steps[0] <= low
+    assert (scores >= steps[0]).all()
+    assert (scores >= steps[-1]).any()
+    assert max(len(repr(step).lstrip("-").replace(".", "").strip("0")) for step in steps.tolist()) <= 6
+    if high > low:
+        assert np.abs(steps - np.linspace(low, high, 101)).max() <= (high - low) / 1000
 
 
 def test_it_is_left_in_a_folder_of_picks(cetpick: Run, data: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +28,14 @@ from cetpick.records import Grid, RelionTomogram, TomogramInfo
 from cetpick.report import overlay, plots, views
 from cetpick.report.handover import box_side, next_steps
 from cetpick.report.page import Candidates, Page, Section, render
+from cetpick.workflows.results import PLOT_KINDS
 from cetpick.workflows.runs import complete_record, read_run
 from tests.conftest import Run, read_page, read_picture
 
 NAMES = ("a", "b", "c")
 DIAMETER = 60.0
 SHAPE = (20, 48, 52)
+CURVE = [{"step": step, "loss": 1 / step} for step in (1, 2, 3)]
 
 
 def found(seed: int, count: int = 120) -> pd.DataFrame:
@@ -298,6 +301,19 @@ def test_slices_of_noise_keep_to_their_size() -> None:
     assert (view["thumbs"], view["average"], view["contrast"]) == (None, None, None)
 
 
+@pytest.mark.parametrize("shape", [(7, 48, 52), (60, 300, 401), (2, 100, 31)])
+def test_slices_are_the_middles_of_equal_parts(shape: tuple[int, int, int]) -> None:
+    """So that no voxel, those at the faces among them, is far from a slice."""
+    made = prepared(np.random.default_rng(0).normal(size=shape), voxel_size=(20.0, 10.0, 10.0))
+    grid = Grid(shape=(2 * shape[0], *shape[1:]), voxel_size=10.0)
+    for name, plane in views.make_planes(made, grid, diameter=60.0).items():
+        (axis,) = set("xyz") - set(name)
+        length, count = grid.size["xyz".index(axis)], len(plane["at"])
+        voxels = np.arange(length)
+        nearest = np.abs(voxels[:, None] - np.array(plane["at"])).min(axis=1)
+        assert nearest.max() <= length / count / 2 + (2 if axis == "z" else 1)
+
+
 def test_what_does_not_count_is_black_in_pictures_of_its_own() -> None:
     """Left of x = 40 nothing counts, of voxels of 10 A that were stored in 5 A; and below z = 10."""
     volume = np.random.default_rng(0).normal(size=(40, 200, 100))
@@ -378,6 +394,93 @@ def test_plots(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert not files[1].exists()
 
 
+def test_pictures_go_with_the_picks_that_they_are_of(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (plots_workflow, plots):
+        monkeypatch.setattr(module, "DPI", 40)
+    pick(tomograms=("a.mrc", "b.mrc"))
+    assert cetpick("report", "out", "--plots", "png")[0] == 0
+    own = Path("out/plots/figure_1.png")
+    own.write_bytes(b"of the user")
+    kept = {path.name: path.read_bytes() for path in Path("out/plots").iterdir() if path.name != "scores.png"}
+    pick(tomograms=("a.mrc", "b.mrc"))  # nothing is done
+    assert {path.name: path.read_bytes() for path in Path("out/plots").iterdir()} == kept
+    assert cetpick("repick", "out", "--threshold", 0.7)[0] == 0
+    assert [*Path("out/plots").iterdir()] == [own]
+
+
+def test_a_tomogram_without_candidates_is_shown(pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = iter([found(0), found(1)[:0]])
+    monkeypatch.setattr(batch_workflow, "find_candidates", lambda *_, **__: next(tables))
+    pick(tomograms=("a.mrc", "b.mrc"))
+    text, values = page()
+    assert [tomogram["candidates"] for tomogram in values["tomograms"]] == [120, 0]
+    assert all(tomogram["view"]["planes"] for tomogram in values["tomograms"])
+    assert "Pictures of" not in text
+
+
+def test_what_comes_next_leads_to_the_files_from_any_folder(
+    pick: Run, cetpick: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pick(tomograms=("a.mrc",))
+    assert "3dmod a.mrc out/a.mod" in cetpick("report", "out")[1]
+    here = Path.cwd().resolve()
+    assert f"Paths are as seen from <code>{here}</code>" in page()[0]
+    assert f"<dt>Folder it was given in</dt><dd>{Path.cwd()}</dd>" in page()[0]
+    # the record of a training beside the model, which this run named from here
+    beside = {
+        "cetpick": "1",
+        "command": "train",
+        "started": "",
+        "training": {"identity": "same", "steps": 3, "curve": CURVE},
+    }
+    Path("m.run.json").write_text(json.dumps(beside))
+    run = run_json()
+    run["model"]["provenance"]["training"] = "same"
+    Path("out/run.json").write_text(json.dumps(run))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, out, _ = cetpick("report", here / "out")
+    assert code == 0
+    assert f"3dmod {here}/a.mrc {here}/out/a.mod" in out
+    assert f"--tomogram {here}/a.mrc" in out
+    assert read_page(here / "out/report.html")[1]["curves"]
+    # a copy of the folder that holds the model, too
+    shutil.copytree(here / "out", "copy")
+    for name in ("m.safetensors", "m.run.json"):
+        shutil.move(here / name, f"copy/{name}")
+    assert cetpick("report", "copy")[0] == 0
+    assert read_page(Path("copy/report.html"))[1]["curves"]
+
+
+def test_the_next_steps_are_told_where_no_report_can_be_written(pick: Run, cetpick: Run) -> None:
+    pick(tomograms=("a.mrc",))
+    Path("out/report.html").unlink()
+    Path("out/report.html").mkdir()
+    code, out, err = cetpick("report", "out")
+    assert code == 2
+    assert "out/report.html: a folder is where the file should be written" in err
+    assert "3dmod a.mrc out/a.mod" in out
+    assert "results: " not in out
+    code, out, _ = cetpick("report", "out", "--json")
+    assert (code, "a folder is where" in json.loads(out)["error"]) == (2, True)
+
+
+def test_the_commands_of_the_report_can_be_run_twice(pick: Run, cetpick: Run) -> None:
+    pick()
+    steps = json.loads(cetpick("report", "out", "--json", "--quiet")[1])["next"]
+    lines = [command for step in steps for command in step["commands"] if command.startswith("cetpick ")]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if "TOMOGRAMS.star" in words:  # RELION's
+            assert "--overwrite" in words
+            continue
+        for _ in range(2):
+            code, _, err = cetpick(*words)
+            assert code == 0, err
+
+
 def test_what_does_not_count_is_hatched_in_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left of x = 40 nothing counts, of voxels that were twice as fine when stored."""
     data = np.random.default_rng(0).normal(size=(16, 60, 100)).astype(np.float32)
@@ -400,7 +503,7 @@ def test_what_does_not_count_is_hatched_in_plots(monkeypatch: pytest.MonkeyPatch
 
 def test_plots_for_slides_and_papers(tmp_path: Path) -> None:
     curves = [{"name": "Final training", "value": "loss", "lines": [[[1, 2.0], [2, 1.0]]]}]
-    for kind in plots.KINDS:
+    for kind in PLOT_KINDS:
         plots.plot_training(tmp_path / f"training.{kind}", curves)
     with Image.open(tmp_path / "training.png") as image:
         assert image.size == (plots.WIDTH * plots.DPI, plots.HEIGHT * plots.DPI)
@@ -435,6 +538,7 @@ def test_fifty_tomograms_of_noise_stay_below_15_mb() -> None:
         training={},
         trained={},
         sections=[section] * 50,
+        folder=Path("/work"),
     )
     assert len(render(made).encode()) < 15_000_000
 
@@ -495,7 +599,7 @@ def test_next_steps_of_files() -> None:
     convert, extract = steps["RELION 5"].commands
     assert convert == (
         "cetpick convert 'my out/particles.star' 'my out/relion5.star' --format relion5 --tomogram tomos/t.mrc "
-        "--to-tomogram TOMOGRAMS.star"
+        "--to-tomogram TOMOGRAMS.star --overwrite"
     )
     assert f"--b {2 * side} --crop {side} --bin BIN" in extract
     assert (

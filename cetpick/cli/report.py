@@ -31,7 +31,10 @@ def report(
     with reporting(quiet=quiet) as reporter:
         summary = run_report(output, plots=plots and plots.value, say=reporter.say)
     if as_json:
-        opt.print_json(vars(summary) | {"next": [vars(step) for step in summary.next]})
+        steps, error = [vars(step) for step in summary.next], summary.error and str(summary.error)
+        opt.print_json(vars(summary) | {"next": steps, "error": error})
+        if summary.error is not None:
+            raise summary.error
         return
     for name, why in summary.lacking.items():
         typer.echo(f"no pictures of {name}: {why}", err=True)
@@ -45,4 +48,6 @@ def report(
         typer.echo(f"no plots of {name}: {why}", err=True)
     if summary.plots:
         typer.echo(f"\nplots: {len(summary.plots)} files in {summary.plots[0].parent}")
+    if summary.error is not None:
+        raise summary.error
     typer.echo(f"\nresults: {summary.file}: {summary.tomograms} tomograms, pictures of {len(summary.pictured)}")

@@ -204,12 +204,14 @@ const report = (() => {
       context.drawImage(panel.image, 0, 0, width, height);
       if (panel.out) hatch(context, panel.mask, ratio);
       const middle = plane.at[panel.number], radius = data.diameter / t.voxel / 2;
-      const spacing = plane.at.length > 1 ? plane.at[1] - plane.at[0] : t.size[axis];
-      const reach = Math.max(radius, spacing / 2), scale = width / t.size[h];
+      // from half-way to the slice before to half-way to the next one, or to the face
+      const half = (other, face) => (other === undefined ? face : (middle + other) / 2);
+      const from = half(plane.at[panel.number - 1], -Infinity), to = half(plane.at[panel.number + 1], Infinity);
+      const scale = width / t.size[h];
       const near = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, 0]));
       for (const one of marked) {
         const off = Math.abs(one.at[axis] - middle);
-        if (off > reach) continue;
+        if (off > radius && (one.at[axis] < from || one.at[axis] > to)) continue;
         if (one.kind) near[one.kind]++;
         const across = Math.max(Math.sqrt(Math.max(radius * radius - off * off, 0)), 0.4 * radius);
         stroke(context, one, (one.at[h] + 0.5) * scale, height - (one.at[v] + 0.5) * scale, across * scale, ratio);

@@ -1,6 +1,6 @@
 (() => {
   const { data, find, make, percent, label, chart } = report;
-  const tomograms = data.tomograms, STEPS = 100, [low, high] = data.scores;
+  const tomograms = data.tomograms, thresholds = data.thresholds;
   const STYLES = {
     hit: { colour: "#56b4e9", width: 2 },
     false: { colour: "#e69f00", width: 2, shapes: ["ring", "cross"] },
@@ -9,7 +9,6 @@
   };
   let step = null; // of the threshold; null: the picks as they are
   let radius = 0;
-  const at = (number) => low + ((high - low) * number) / STEPS;
   const counted = (t) => {
     const of = t.radii[radius];
     return step === null ? of.own : { picks: of.counts[step], matched: of.matched[step] };
@@ -57,7 +56,7 @@
     const sum = (of) => tomograms.reduce((total, one) => total + of(one), 0);
     const all = { picks: sum((one) => counted(one).picks), matched: sum((one) => counted(one).matched) };
     const truths = sum((one) => one.radii[radius].truths), pooled = data.pooled[radius];
-    find("chosen").textContent = step === null ? "as picked" : label(at(step));
+    find("chosen").textContent = step === null ? "as picked" : thresholds[step];
     find("picks").textContent = all.picks;
     find("precision").textContent = percent(all.matched, all.picks);
     find("recall").textContent = percent(all.matched, truths);
@@ -93,7 +92,8 @@
       ...(t.excluded ? [["hatched", "left out"]] : []),
     ]),
   });
-  const threshold = find("threshold"), start = Math.round((STEPS * (data.threshold - low)) / (high - low || 1));
+  const threshold = find("threshold"), off = thresholds.map((value) => Math.abs(value - data.threshold));
+  const start = off.indexOf(Math.min(...off));
   threshold.value = start;
   threshold.addEventListener("input", () => { step = Number(threshold.value); viewer.refresh(); });
   find("reset").addEventListener("click", () => { step = null; threshold.value = start; viewer.refresh(); });

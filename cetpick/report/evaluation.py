@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -192,7 +193,7 @@ def render(page: Page) -> str:
         values={
             "diameter": page.diameter,
             "cut": page.cut,
-            "scores": [float(thresholds[0]), float(thresholds[-1])],
+            "thresholds": thresholds.tolist(),
             "threshold": float(np.median(cuts)) if cuts else float(thresholds[0]),
             "radii": page.radii,
             "pooled": [
@@ -235,8 +236,14 @@ def _counts(score: Score) -> dict[str, int]:
 
 
 def _thresholds(scores: Sequence[Floats]) -> Floats:
-    """Of the slider: from 0 to 1 when all scores lie there, else over all of them."""
+    """Of the slider: from 0 to 1 when all scores lie there, else over all of them.
+
+    They have few digits, so that the page shows them whole, and `--threshold` takes the same ones.
+    """
     every = np.concatenate(scores)
     inside = not len(every) or (every.min() >= 0 and every.max() <= 1)
     low, high = (0.0, 1.0) if inside else (float(every.min()), float(every.max()))
-    return low + (high - low) * np.arange(STEPS + 1) / STEPS
+    digits = 2 if high == low else 3 - math.floor(math.log10(high - low))
+    steps = low + (high - low) * np.arange(STEPS + 1) / STEPS
+    # downwards: the lowest score is a pick at the first step; 0.29 * 100 is 28.999999999999996
+    return np.array([round(whole / 10.0**digits, digits) for whole in np.floor(steps * 10.0**digits + 1e-9)])

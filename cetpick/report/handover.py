@@ -78,7 +78,7 @@ def next_steps(
             "output (--output_angpix; here the tomogram's) and the box with it. Warp and IMOD may reconstruct a series "
             "mirrored along z: these picks are for tomograms that Warp made." + note,
             commands=(
-                _line("cetpick", "convert", particles, output / "warp.star", "--format", "warp", *named),
+                _line("cetpick", "convert", particles, output / "warp.star", "--format", "warp", *named, "--overwrite"),
                 _line(
                     *("WarpTools", "ts_export_particles", "--settings", "warp_tiltseries.settings"),
                     *("--input_star", output / "warp.star", "--coords_angpix", f"{voxel_size:g}"),
@@ -97,7 +97,7 @@ def next_steps(
             )
             + note,
             commands=(
-                _line("cetpick", "convert", particles, output / "dynamo.tbl", *named),
+                _line("cetpick", "convert", particles, output / "dynamo.tbl", *named, "--overwrite"),
                 f"dtcrop {_matlab(output / 'dynamo.doc')} {_matlab(output / 'dynamo.tbl')} cetpickData {side}",
             ),
             where="shell, then MATLAB",
@@ -113,7 +113,9 @@ def next_steps(
             text="The first line is the shell's, the others are typed in ChimeraX; a list is scaled by the voxel size. "
             "Lists are numbered #1.2.1, #1.2.2 as they are opened." + note,
             commands=(
-                _line("cetpick", "convert", output / f"{first.name}.csv", output / f"{first.name}.coords"),
+                _line(
+                    "cetpick", "convert", output / f"{first.name}.csv", output / f"{first.name}.coords", "--overwrite"
+                ),
                 "artiax start",
                 f"open {_quoted(first.path)}",
                 f"open {_quoted(output / f'{first.name}.coords')} format coords",
@@ -176,7 +178,7 @@ def _relion(
         f"second line.{note}",
         commands=(
             _line("cetpick", "convert", output / "particles.star", target, "--format", "relion5", *named)
-            + " --to-tomogram TOMOGRAMS.star",
+            + " --to-tomogram TOMOGRAMS.star --overwrite",
             _line("relion_tomo_subtomo", "--p", target)
             + f" --t TOMOGRAMS.star --o Extract/cetpick/ --b {PADDED * side} --crop {side} --bin BIN --stack2d",
         ),

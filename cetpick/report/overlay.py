@@ -150,7 +150,7 @@ def draw_averages(
             panel = figure.add_subplot(len(sets), 3, row * 3 + column + 1)
             extent = (-middle - 0.5, middle + 0.5) * 2
             panel.imshow(box.take(middle, 2 - axis), cmap="gray", origin="lower", extent=extent, clim=grey)
-            panel.set_title(f"{name} ({count} of {len(sets[name])})" if column == 0 else name)
+            panel.set_title(f"{name} ({count} of {len(sets[name])})" if column == 0 else name, parse_math=False)
             _circle(panel, 0, 0, voxels / 2)
             _finish(panel, plane, grid.voxel_size, 2 * middle + 1)
     save(figure, path, dpi=dpi)

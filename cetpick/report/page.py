@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,7 @@ class Page:
         trained: the same for people.
         sections: the tomograms.
         steps: how other programs take over.
+        folder: that their commands, and that of `repick`, are to be typed in.
         warnings: of the run.
         failures: what could not be picked, or is missing.
         note: what is left out of the report, None when nothing is.
@@ -153,6 +155,7 @@ class Page:
     trained: Mapping[str, str]
     sections: Sequence[Section]
     steps: Sequence[NextStep] = ()
+    folder: Path
     warnings: Sequence[str] = ()
     failures: Sequence[str] = ()
     note: str | None = None
@@ -184,6 +187,7 @@ def render(page: Page) -> str:
         table=frame.table(COLUMNS, _rows(page.sections)),
         training=frame.training_section(page.trained) if page.training else "",
         steps="\n".join(map(_step, page.steps)),
+        folder=escape(str(page.folder)),
         hidden="" if page.calibrated else "hidden",
     )
 

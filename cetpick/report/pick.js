@@ -94,6 +94,7 @@
   const opened = (t) => {
     const average = t.view && t.view.average, figure = find("mean");
     figure.hidden = find("profile").hidden = !average;
+    find("pictured").hidden = !t.view || !t.view.thumbs;
     if (!t.view) return;
     report.legend([
       ...(t.labels.length ? [[LABEL, `labels given (${t.labels.length})`]] : []),

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = ("png", "svg", "pdf")
 WIDTH, HEIGHT, DPI = 4.5, 3.2, 300
 """Inches of a chart, a column of a page wide, and pixels an inch."""
 BINS = 50
@@ -98,7 +97,9 @@ def plot_precision_recall(path: Path, pooled: Result, alone: Mapping[str, Result
 
 
 def _curve(panel: Axes, name: str, result: Result, **style: Any) -> None:
-    panel.plot(result.recall, result.precision, label=f"{name}: AP {result.average_precision:.3f}", **style)
+    label = f"{name}: AP {result.average_precision:.3f}"
+    # what begins with _ has no place in a legend
+    panel.plot(result.recall, result.precision, label=f" {label}" if label.startswith("_") else label, **style)
 
 
 def _dot(panel: Axes, score: Score, name: str, *, facecolor: str) -> None:
@@ -120,4 +121,5 @@ def _chart(x: str, y: str, *, rows: int = 1) -> tuple[Figure, Axes]:
 
 
 def _finish(panel: Axes) -> None:
-    panel.legend(fontsize=7, frameon=False)
+    for text in panel.legend(fontsize=7, frameon=False).get_texts():
+        text.set_parse_math(False)  # a $ of a tomogram's name is one

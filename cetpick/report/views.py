@@ -111,12 +111,14 @@ def make_planes(prepared: Prepared, grid: Grid, *, diameter: float) -> dict[str,
         name = AXES[plane[0]] + AXES[plane[1]]
         (axis,) = {0, 1, 2} - {*plane}
         working = 2 - axis
-        thickness = max(1, round(SLAB * diameter / sizes[working]))
-        count = min(SLICES[name], max(1, volume.shape[working] // thickness))
-        firsts = np.linspace(0, volume.shape[working] - min(thickness, volume.shape[working]), count + 2)[1:-1]
+        length = volume.shape[working]
+        thickness = min(max(1, round(SLAB * diameter / sizes[working])), length)
+        count = min(SLICES[name], length // thickness)
+        # the middles of equal parts: nothing is farther from one than half a part, at the faces too
+        firsts = (np.arange(count) + 0.5) * length / count - thickness / 2
         slabs, places, left_out = [], [], []
-        for first in np.rint(firsts).astype(int):
-            part = range(first, min(first + thickness, volume.shape[working]))
+        for first in np.rint(firsts.clip(0, length - thickness)).astype(int):
+            part = range(first, first + thickness)
             slab = volume.take(part, axis=working)
             in_plane = np.delete(sizes, working)
             slabs.append(ndimage.gaussian_filter(slab.mean(axis=working), SMOOTHING * diameter / in_plane))

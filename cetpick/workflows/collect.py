@@ -17,8 +17,8 @@ from cetpick.io.table import read_table, write_table
 from cetpick.workflows.record import keeping_warnings, write_json
 from cetpick.workflows.report import write_report
 from cetpick.workflows.results import (
+    ALL_TOGETHER,
     DATASET_FILES,
-    EVALUATION_FILE,
     Cut,
     TomogramRecord,
     record_file,
@@ -112,7 +112,8 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
     with keeping_warnings(told):
         _warn_of_empty(complete, plan)
         particles, pointers, expected, page, run_file = (output / name for name in DATASET_FILES)
-        (output / EVALUATION_FILE).unlink(missing_ok=True)
+        for file in ALL_TOGETHER:
+            (output / file).unlink(missing_ok=True)
         tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
         write_particles(particles, plan.star, tables)
         summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]

@@ -20,9 +20,7 @@ from cetpick.report.frame import curve_values, excluded_text
 from cetpick.report.overlay import draw_averages, draw_labels
 from cetpick.report.plots import DPI, plot_scores, plot_training
 from cetpick.report.views import MOST_AVERAGED
-from cetpick.workflows.results import Cut, TomogramRecord, tomogram_files
-
-FOLDER = "plots"
+from cetpick.workflows.results import PLOTS, Cut, TomogramRecord, tomogram_files
 
 
 @dataclass(kw_only=True)
@@ -65,7 +63,7 @@ def write_plots(
         CetpickError: a file cannot be written.
         OSError: candidates cannot be read.
     """
-    made, folder = Plots(), output / FOLDER
+    made, folder = Plots(), output / PLOTS
     picked, others = [np.empty(0)], [np.empty(0)]
     for record in records:
         table = record.cut.apart(
@@ -87,7 +85,7 @@ def write_plots(
             continue
         try:
             made.files += _draw(output, kind, record, model)
-            say(f"drew {record.info.name} for {FOLDER}")
+            say(f"drew {record.info.name} for {PLOTS}")
         except CetpickError as error:
             made.lacking[record.info.name] = str(error)
     return made
@@ -104,7 +102,7 @@ def _draw(output: Path, kind: str, record: TomogramRecord, model: ModelSettings)
     name, grid, diameter = record.info.name, record.info.grid, model.diameter
     picks = read_table(tomogram_files(output, name)[1]).table
     xyz, scores = picks[["x", "y", "z"]].to_numpy(np.float64), picks["score"].to_numpy(np.float64)
-    slices, average = (output / FOLDER / f"{name}_{what}.{kind}" for what in ("slices", "average"))
+    slices, average = (output / PLOTS / f"{name}_{what}.{kind}" for what in ("slices", "average"))
     told = excluded_text(record.excluded_voxels, picks=record.excluded_picks)
     with warnings.catch_warnings(), scratch.using(output):
         warnings.simplefilter("ignore", CetpickWarning)  # given when it was picked

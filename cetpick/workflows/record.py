@@ -156,6 +156,7 @@ class RunRecord:
             "cetpick": __version__,
             "command": command,
             "arguments": sys.argv[1:],
+            "folder": str(Path.cwd()),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "python": platform.python_version(),
             "packages": _versions(PACKAGES),

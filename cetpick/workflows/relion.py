@@ -45,7 +45,15 @@ from cetpick.io.table import read_table
 from cetpick.records import TomogramInfo
 from cetpick.workflows.inputs import InputOptions, open_tomograms
 from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, report_beside, write_json
-from cetpick.workflows.results import DATASET_FILES, RUN_FILE, discard, files_of, recorded, set_edited_aside
+from cetpick.workflows.results import (
+    ALL_TOGETHER,
+    DATASET_FILES,
+    RUN_FILE,
+    discard,
+    files_of,
+    recorded,
+    set_edited_aside,
+)
 from cetpick.workflows.runs import run_files
 
 POLL, GRACE = 0.5, 20.0
@@ -224,7 +232,7 @@ def _make_room(job: RelionJob, inputs: _Inputs, asked: dict[str, Any]) -> None:
     for name in names:
         set_edited_aside(folder, name)
     stale = [path for name in names for path in files_of(folder, name)]
-    stale += [*(folder / name for name in DATASET_FILES), *run_files(folder)]
+    stale += [*(folder / name for name in (*DATASET_FILES, *ALL_TOGETHER)), *run_files(folder)]
     if job.model is None:  # which may be this one
         stale += [trained, record_beside(trained), report_beside(trained), checkpoint_beside(trained)]
     _withdraw(folder)

@@ -18,6 +18,7 @@ from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.table import read_table
 from cetpick.io.tomograms import read_tomogram
 from cetpick.preprocess import Prepared, prepare
+from cetpick.records import TomogramInfo
 from cetpick.report.frame import MOST_SHOWN, write
 from cetpick.report.handover import NextStep, next_steps
 from cetpick.report.page import Candidates, Page, Section, render
@@ -58,6 +59,7 @@ class ReportSummary:
         next: how other programs take over.
         plots: pictures as files, if they were asked for.
         not_plotted: why there are none, by tomogram.
+        error: why the report could not be written, None when it was; the rest is true.
     """
 
     file: Path
@@ -69,6 +71,7 @@ class ReportSummary:
     next: list[NextStep] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
     not_plotted: dict[str, str] = field(default_factory=dict)
+    error: CetpickError | None = None
 
 
 def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], None] | None = None) -> ReportSummary:
@@ -81,7 +84,7 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
 
     Raises:
         InputError: no results of `pick` that were collected.
-        CetpickError: the report cannot be written.
+        CetpickError: a plot cannot be written.
     """
     require_folder(output)
     run = read_run(output / RUN_FILE)
@@ -107,10 +110,13 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
     if lost:
         warnings.warn(f"{output}: the report leaves out {why}", CetpickWarning, stacklevel=2)
     reporter = _Reporter(output, run.values, run.plan, records, redraw=True, say=say or (lambda _: None))
-    summary = reporter.write()
+    try:
+        reporter.write()
+    except CetpickError as error:  # of a folder that only others may write to, the next steps are told
+        reporter.summary.error = error
     if plots is not None:
         reporter.plot(plots)
-    return summary
+    return reporter.summary
 
 
 def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord]) -> list[Path]:
@@ -129,7 +135,8 @@ def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: S
         CetpickWarning: it could not be made.
     """
     try:
-        return [_Reporter(output, values, plan, records).write().file]
+        _Reporter(output, values, plan, records).write()
+        return [output / REPORT_FILE]
     except Exception as error:  # noqa: BLE001 - the picks are there and good: nothing about the report may lose them
         _warn_of_report(output / REPORT_FILE, error)
         return []
@@ -237,27 +244,29 @@ class _Reporter:
         self._output, self._values, self._plan, self._records = output, values, plan, records
         self._redraw, self._say = redraw, say
         self._model = ModelSettings.from_dict(values["model"])
-        self._summary = ReportSummary(file=output / REPORT_FILE, tomograms=len(records))
+        self.summary = ReportSummary(file=output / REPORT_FILE, tomograms=len(records))
 
-    def write(self) -> ReportSummary:
-        """Write the report.
+    def write(self) -> None:
+        """Write the report, and tell in `summary` of it.
 
         Raises:
             CetpickError: it cannot be written.
             OSError: candidates cannot be read.
         """
-        summary, plan = self._summary, self._plan
-        contrasts = {}
+        summary, plan = self.summary, self._plan
+        contrasts: dict[str, float | None] = {}
+        able = []
         for record in self._records:
             view = read_view(self._output, record)
             contrasts[record.info.name] = view["contrast"] if view else None
+            if self._redraw or view is not None:
+                able.append(record)
         summary.flagged = self._flags(contrasts)
-        able = [record for record in self._records if self._redraw or contrasts[record.info.name] is not None]
         shown = set(chosen_tomograms(able, summary.flagged, most=MOST_SHOWN))
         sections = [self._section(record, shown) for record in self._records]
         summary.next = next_steps(
             self._output,
-            [record.info for record in self._records],
+            [self._found(record) for record in self._records],
             star=plan.star,
             diameter=self._model.diameter,
             optimisation_set=optimisation_set(self._output, plan),
@@ -279,12 +288,12 @@ class _Reporter:
             trained=self._trained(training) if training else {},
             sections=sections,
             steps=summary.next,
+            folder=Path.cwd(),
             warnings=list(self._values["warnings"]),
             failures=[*self._values["failures"], *(f"{n}: {why}" for n, why in self._values["missing"].items())],
             note=self._note(len(shown)),
         )
         write(summary.file, render(page))
-        return summary
 
     def plot(self, kind: str) -> None:
         """Draw pictures as files, of MOST_SHOWN tomograms at most.
@@ -297,13 +306,13 @@ class _Reporter:
             self._output,
             kind,
             self._records,
-            chosen_tomograms(self._records, self._summary.flagged, most=MOST_SHOWN),
+            chosen_tomograms(self._records, self.summary.flagged, most=MOST_SHOWN),
             model=self._model,
             cut=self._plan.cut,
             training=self._training(),
             say=self._say,
         )
-        self._summary.plots, self._summary.not_plotted = made.files, made.lacking
+        self.summary.plots, self.summary.not_plotted = made.files, made.lacking
 
     def _told(self) -> str:
         """The cut and what it is expected to give."""
@@ -321,7 +330,7 @@ class _Reporter:
         if view is None and name in shown:
             view = self._drawn(record)
         if view is not None:
-            self._summary.pictured.append(name)
+            self.summary.pictured.append(name)
         table = read_table(tomogram_files(self._output, name)[2]).table
         stored = table.reset_index(drop=True)
         ranked = record.cut.apart(record.info, stored, diameter=self._model.diameter)
@@ -331,7 +340,7 @@ class _Reporter:
             picks=record.picks,
             particles=record.particles,
             everything=record.expected[0].particles if record.expected else None,
-            flags=self._summary.flagged.get(name, []),
+            flags=self.summary.flagged.get(name, []),
             labels=record.labels,
             rejected=record.rejected,
             candidates=Candidates(
@@ -354,13 +363,13 @@ class _Reporter:
                 with scratch.using(self._output):
                     prepared = prepare(read_tomogram(replace(record.info, path=record.file)), self._model)
         except CetpickError as error:
-            self._summary.lacking[name] = str(error)
+            self.summary.lacking[name] = str(error)
             return None
         candidates = read_table(tomogram_files(self._output, name)[2]).table
         if not keep_view(self._output, record, prepared, candidates, diameter=self._model.diameter):
-            self._summary.lacking[name] = "could not be drawn"
+            self.summary.lacking[name] = "could not be drawn"
             return None
-        self._summary.drawn.append(name)
+        self.summary.drawn.append(name)
         self._say(f"drew {name}")
         return read_view(self._output, record)
 
@@ -397,6 +406,7 @@ class _Reporter:
         repicked = values.get("repicked")
         return {
             "Command": shlex.join(["cetpick", *values["arguments"]]),
+            **({"Folder it was given in": values["folder"]} if "folder" in values else {}),
             **({"Cut again by": shlex.join(["cetpick", *repicked["arguments"]])} if repicked else {}),
             "Begun": str(values["started"]),
             "Tomograms": f"{len(self._records)} picked of {len(self._plan.listing)}; "
@@ -415,23 +425,40 @@ class _Reporter:
 
     def _training(self) -> dict[str, Any]:
         """What is known of the training: from the record of this run, or from that beside the model."""
-        beside = (read_record(record_beside(Path(self._values["model_file"]))) or {}).get("training") or {}
+        beside = (read_record(record_beside(self._model_file())) or {}).get("training") or {}
         identity = self._model.provenance.get("training")
         training: dict[str, Any] = self._values.get("training") or {}
         if "curve" not in training and identity and beside.get("identity") == identity:
             training = beside
         return training
 
+    def _model_file(self) -> Path:
+        """Where the model is, or was; one that was left with the results may have been moved with them."""
+        given = self._seen(Path(self._values["model_file"]))
+        return self._output / given.name if not given.exists() and (self._output / given.name).exists() else given
+
+    def _seen(self, path: Path) -> Path:
+        """A path that was given in the folder of the run, as it is found from the present one."""
+        folder = Path(self._values.get("folder", ""))
+        return path if path.is_absolute() or folder == Path.cwd() else folder / path
+
+    def _found(self, record: TomogramRecord) -> TomogramInfo:
+        """A tomogram, as its files are found from the present folder."""
+        info, relion = record.found, record.info.relion
+        if relion is None:
+            return info
+        return replace(info, relion=replace(relion, star=self._seen(relion.star), project=self._seen(relion.project)))
+
     def _trained(self, training: Mapping[str, Any]) -> dict[str, str]:
         """The same for people."""
-        page = report_beside(Path(self._values["model_file"]))
+        page = report_beside(self._model_file())
         return facts_of(training, self._model) | (
             {"Labels on slices": f"{page}, the report of the training"} if page.exists() else {}
         )
 
     def _note(self, shown: int) -> str | None:
         """What the report leaves out."""
-        pictured, total = len(self._summary.pictured), len(self._records)
+        pictured, total = len(self.summary.pictured), len(self._records)
         if pictured == total:
             return None
         why = f"Pictures of {pictured} of {total} tomograms"

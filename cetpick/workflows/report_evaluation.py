@@ -20,8 +20,8 @@ from cetpick.report import frame
 from cetpick.report.evaluation import Judged, Page, Section, render
 from cetpick.report.plots import plot_precision_recall
 from cetpick.report.views import FORMAT, make_planes
-from cetpick.workflows.plots import FOLDER
 from cetpick.workflows.record import read_json, versions
+from cetpick.workflows.results import PLOTS
 
 if TYPE_CHECKING:
     from cetpick.metrics import Scene
@@ -109,7 +109,7 @@ def write_evaluation_report(
 
 def plot_file(kind: str) -> str:
     """Where precision against recall is drawn, seen from the report's folder."""
-    return f"{FOLDER}/precision_recall.{kind}"
+    return f"{PLOTS}/precision_recall.{kind}"
 
 
 def _judged(summary: EvaluateSummary, scene: Scene, margin: Margin | None) -> list[Judged]:

@@ -36,7 +36,15 @@ VIEWS = "views"
 REPORT_FILE = "report.html"
 EVALUATION_FILE = "evaluation.html"
 """Left by `evaluate`, and removed with the picks that it is of."""
+PLOTS = "plots"
+"""Folder of pictures as files, which go with the picks that they are of."""
+PLOT_KINDS = ("png", "svg", "pdf")
 DATASET_FILES = ("particles.star", "optimisation_set.star", "expected_precision.csv", REPORT_FILE, RUN_FILE)
+ALL_TOGETHER = (
+    EVALUATION_FILE,
+    *(f"{PLOTS}/{what}.{kind}" for what in ("scores", "training", "precision_recall") for kind in PLOT_KINDS),
+)
+"""What `evaluate` and `report` may have drawn of all tomograms together, besides the report itself."""
 Todo = Literal["pick", "cut", "nothing"]
 
 
@@ -196,6 +204,11 @@ class TomogramRecord:
         """Whether these files of it are complete, and as they were written."""
         return all((stamp := self.outputs.get(_key(output, path))) and stamp.fits(path) for path in paths)
 
+    @property
+    def found(self) -> TomogramInfo:
+        """`info`, with a path that leads to the file from the present working folder too."""
+        return self.info if self.info.path.resolve() == self.file else replace(self.info, path=self.file)
+
     def note(self) -> dict[str, Any]:
         """What run.json tells of the tomogram."""
         return {
@@ -249,9 +262,14 @@ def view_file(output: Path, name: str) -> Path:
     return output / VIEWS / f"{name}.json"
 
 
+def plot_files(output: Path, name: str) -> tuple[Path, ...]:
+    """Pictures of a tomogram as files, as there may be."""
+    return tuple(output / PLOTS / f"{name}_{what}.{kind}" for what in ("slices", "average") for kind in PLOT_KINDS)
+
+
 def files_of(output: Path, name: str) -> tuple[Path, ...]:
     """All that there may be of a tomogram, its record first."""
-    return record_file(output, name), *tomogram_files(output, name), view_file(output, name)
+    return record_file(output, name), *tomogram_files(output, name), view_file(output, name), *plot_files(output, name)
 
 
 def read_tomogram_record(output: Path, name: str) -> TomogramRecord | None:
@@ -373,6 +391,8 @@ def write_tomogram(
     with held_signals():
         set_edited_aside(output, record.info.name)
         save_record(output, replace(record, outputs=outputs))
+        for picture in plot_files(output, record.info.name):
+            picture.unlink(missing_ok=True)
         coordinates_to_mod(model, record.info, picks.accepted, radius=diameter / 2)
         write_table(table, picks.accepted)
         written = [model, table]
@@ -416,7 +436,7 @@ def discard(output: Path, name: str) -> None:
 
 def clear(output: Path, names: Iterable[str], *, together: bool = True) -> None:
     """Remove what there is of these tomograms, as `discard` does, and what tells of all `together`."""
-    for file in (*DATASET_FILES, EVALUATION_FILE) if together else ():
+    for file in (*DATASET_FILES, *ALL_TOGETHER) if together else ():
         (output / file).unlink(missing_ok=True)
     for name in names:
         discard(output, name)
