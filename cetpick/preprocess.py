@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,9 @@ from cetpick.voxels import (
     every,
     mean_and_spread,
     resampled,
+    specimen,
+    spreads_of_slices,
+    widened,
     working_shape,
 )
 
@@ -40,8 +44,8 @@ KEPT, SHARE = 0.8, 0.1
 """Where less than that of a region would be kept, as of a membrane's mask, a share of a working voxel is enough."""
 PRONOUNCED_SKEWNESS = 0.03
 """Below this the sign of a skewness says nothing; noise of a volume of a million voxels has one of .003."""
-ROWS = 32
-"""Rows at least that the spread of a slice is taken from, when it has more."""
+AROUND = 1.0
+"""Diameters around its region that a tomogram's grey values are judged by: a tight mask holds little but particles."""
 
 
 def require_fitting(info: TomogramInfo, diameter: float) -> None:
@@ -174,13 +178,7 @@ def empty_slices(data: NDArray[Any], padding: Mask) -> NDArray[np.bool_]:
         data: (z, y, x).
         padding: see padding_mask; a slice of nothing else is not meant.
     """
-    spread = np.full(len(data), np.nan)
-    step = max(1, data.shape[1] // ROWS)
-    for z in range(len(data)):
-        rows = data[z, ::step].astype(np.float32)
-        rows = rows[np.isfinite(rows) & ~padding[z, ::step]]
-        if len(rows):
-            spread[z] = centre_and_spread(rows)[1]
+    spread = spreads_of_slices(data, ~padding)
     varied = spread[spread > 0]
     empty: NDArray[np.bool_] = spread < EMPTY * (np.median(varied) if len(varied) else 0)
     return empty
@@ -303,6 +301,8 @@ class Prepared:
     Attributes:
         volume: (z, y, x) float32, normalised, on the working grid.
         valid: like volume, False where the tomogram holds no data, or lies outside of its region; None when all counts.
+        judged: like volume, True where its grey values tell what is typical: its region and what is around it, without
+            contamination; None when all does.
         voxel_size: (z, y, x) angstrom of the working grid.
         exclusions: what was left out.
         coarse: the tomogram as contamination.py looks for gold and carbon in it; None when it is not to, or has.
@@ -311,6 +311,7 @@ class Prepared:
 
     volume: Volume
     valid: Mask | None
+    judged: Mask | None = None
     voxel_size: tuple[float, float, float]
     exclusions: Exclusions
     coarse: Volume | None = None
@@ -318,11 +319,11 @@ class Prepared:
 
     @property
     def skewness(self) -> float:
-        """Skewness of the valid grey values: below zero where protein is dark."""
-        mean, spread = mean_and_spread(self.volume, self.valid)
+        """Skewness of the grey values that are judged: below zero where protein is dark."""
+        mean, spread = mean_and_spread(self.volume, self.judged)
         cubes, count = 0.0, 0
         for slab in scratch.slabs(self.volume.shape):
-            values = self.volume[slab] if self.valid is None else self.volume[slab][self.valid[slab]]
+            values = self.volume[slab] if self.judged is None else self.volume[slab][self.judged[slab]]
             scores = (values - np.float32(mean)) / np.float32(spread)
             cubes += float((scores * scores * scores).sum(dtype=np.float64))  # a power of 3 takes ten times as long
             count += values.size
@@ -346,9 +347,16 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     stored = tomogram.info.grid.voxel_size
     z, y, x = (stored / size for size in settings.voxel_size)
     scale = (z * merged, y, x)
-    levels = mean_and_spread if paper else centre_and_spread
     limit = np.inf if paper else settings.clip
-    score = Score(*levels(data, counted), limit)
+
+    def levels(grey: NDArray[Any], where: Mask | None) -> tuple[float, float]:
+        return mean_and_spread(grey, where) if paper else centre_and_spread(grey, specimen(grey, where))
+
+    def around(region: Mask | None, held: Mask | None, voxel_size: Sequence[float]) -> Mask | None:
+        z, y, x = (AROUND * settings.diameter / size for size in voxel_size)
+        return held if region is None or counted is present else widened(region, (z, y, x), held)
+
+    score = Score(*levels(data, around(counted, present, (stored,) * 3)), limit)
     depth, height, width = working_shape(data.shape, scale)
     volume: Volume = scratch.zeros((depth // merged, height, width), np.float32)
 
@@ -390,7 +398,8 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
         z, y, x = (reach / size for size in settings.voxel_size)
         for slab, values in background(volume, holds_data, (z, y, x)):
             volume[slab] -= values
-    score = Score(*levels(volume, valid), limit)
+    judged = around(valid, holds_data, settings.voxel_size)
+    score = Score(*levels(volume, judged), limit)
     for slab in scratch.slabs(volume.shape):
         # a particle at the border of its region is seen whole
         volume[slab] = score(volume[slab], None if holds_data is None else holds_data[slab])
@@ -398,6 +407,7 @@ def prepare(tomogram: Tomogram, settings: ModelSettings) -> Prepared:
     prepared = Prepared(
         volume=volume,
         valid=valid,
+        judged=judged,
         voxel_size=settings.voxel_size,
         exclusions=exclusions,
         coarse=coarse(data, present, stored) if look else None,
@@ -433,19 +443,22 @@ def without_contamination(prepared: Prepared, settings: ModelSettings, region: R
     if found.gold is None and found.carbon is None:
         return prepared
     shape = prepared.volume.shape
-    contaminated, valid = scratch.zeros(shape, bool), scratch.zeros(shape, bool)
+    contaminated, valid, judged = (scratch.zeros(shape, bool) for _ in range(3))
     numbers = dict.fromkeys(masks, 0)
     for i in range(shape[0]):
         clean = np.ones(shape[1:], bool) if prepared.valid is None else prepared.valid[i].copy()
+        judged[i] = True if prepared.judged is None else prepared.judged[i]
         for what, mask in masks.items():
             if mask is not None:
                 # the same extent on another grid
                 z, y, x = (np.arange(n) * m // n for n, m in zip(shape, mask.shape, strict=True))
-                here = clean & mask[z[i]][np.ix_(y, x)]
+                found_here = mask[z[i]][np.ix_(y, x)]
+                judged[i] &= ~found_here
+                here = clean & found_here
                 numbers[what] += int(here.sum())
                 contaminated[i] |= here
                 clean &= ~here
         valid[i] = clean
     lost = {what: round(prepared.exclusions.total * n / prepared.volume.size) for what, n in numbers.items()}
     exclusions = replace(prepared.exclusions, **lost, gold_places=found.gold_places)
-    return replace(prepared, valid=valid, contaminated=contaminated, exclusions=exclusions)
+    return replace(prepared, valid=valid, judged=judged, contaminated=contaminated, exclusions=exclusions)

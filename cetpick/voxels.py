@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ Mask = NDArray[np.bool_]
 
 MAD_TO_SIGMA = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
+ROWS = 32
+"""Rows at least that the spread of a slice is taken from, when it has more."""
+VARIED, QUIET = 90.0, 0.33
+"""A slice holds no specimen if it varies by less than that share of this percentile of all slices."""
 STATISTICS_SAMPLE = 4_000_000
 """Voxels at most that median and MAD are taken from; their error is then below 1e-3 sigma."""
 
@@ -108,6 +113,70 @@ def resampled(
             flat = matrices[axis] @ moved.reshape(moved.shape[0], -1)
             volume = np.moveaxis(flat.reshape(-1, *moved.shape[1:]), 0, axis)
         yield slab, np.ascontiguousarray(volume)
+
+
+def widened(mask: Mask, reach: tuple[float, float, float], within: Mask | None) -> Mask:
+    """A mask (z, y, x) and what is near it: by blocks, whose sides are a quarter of the reach.
+
+    Args:
+        mask: what is to be widened.
+        reach: (z, y, x) how far, voxels; up to two quarters more for the blocks.
+        within: at most these voxels, None for all.
+    """
+    sides = [max(1, int(length / 4)) for length in reach]
+    starts = [np.arange(0, n, side) for n, side in zip(mask.shape, sides, strict=True)]
+    planes = np.zeros((len(starts[0]), *mask.shape[1:]), bool)
+    for plane, first in zip(planes, starts[0], strict=True):
+        for z in range(first, min(first + sides[0], mask.shape[0])):
+            plane |= mask[z]
+    blocks = np.logical_or.reduceat(np.logical_or.reduceat(planes, starts[1], axis=1), starts[2], axis=2)
+    steps = [2 * math.ceil(length / side) + 1 for length, side in zip(reach, sides, strict=True)]
+    blocks = ndimage.maximum_filter(blocks, steps, mode="constant")
+    wide: Mask = scratch.zeros(mask.shape, bool)
+    _, y, x = (np.arange(n) // side for n, side in zip(mask.shape, sides, strict=True))
+    for z in range(mask.shape[0]):
+        wide[z] = blocks[z // sides[0]][np.ix_(y, x)]
+        if within is not None:
+            wide[z] &= within[z]
+    return wide
+
+
+def spreads_of_slices(data: NDArray[Any], valid: Mask | None) -> NDArray[np.float64]:
+    """Robust standard deviation of each slice (z,), from some of its rows; NaN where nothing is valid.
+
+    Args:
+        data: (z, y, x); what is not finite does not count.
+        valid: the voxels that count, None for all.
+    """
+    spread = np.full(len(data), np.nan)
+    step = max(1, data.shape[1] // ROWS)
+    for z in range(len(data)):
+        rows = data[z, ::step].astype(np.float32)
+        rows = rows[np.isfinite(rows) if valid is None else np.isfinite(rows) & valid[z, ::step]]
+        if len(rows):
+            spread[z] = centre_and_spread(rows)[1]
+    return spread
+
+
+def specimen(data: NDArray[Any], valid: Mask | None) -> Mask | None:
+    """The valid voxels but for slices that hold no specimen, None for all.
+
+    Above and below a thin specimen grey values may hardly differ, as denoising leaves them: where that is much of the
+    tomogram, the spread of all its voxels is not that of the specimen.
+
+    Args:
+        data: (z, y, x).
+        valid: the voxels that count, None for all.
+    """
+    spread = spreads_of_slices(data, valid)
+    known = spread[spread > 0]
+    quiet = spread < QUIET * np.percentile(known, VARIED) if len(known) else np.zeros(len(data), bool)
+    if not quiet.any():
+        return valid
+    held: Mask = scratch.zeros(data.shape, bool)
+    for z in np.flatnonzero(~quiet):
+        held[z] = True if valid is None else valid[z]
+    return held
 
 
 class Score(NamedTuple):

@@ -22,6 +22,7 @@ from cetpick.preprocess import (
     working_shape,
 )
 from cetpick.records import Grid, Region, Tomogram, TomogramInfo
+from cetpick.voxels import widened
 
 
 def resample(volume: np.ndarray, scale: tuple[float, float, float]) -> np.ndarray:
@@ -290,13 +291,13 @@ def test_files_go_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_region_counts_for_statistics_and_places_but_not_for_grey_values() -> None:
     data = noise((20, 40, 48))
-    data[:, :, 24:] *= 3  # what the mask leaves out is unlike the rest
+    data[:, :, 34:] *= 3  # what the mask leaves out, but for a diameter around it, is unlike the rest
     mask = np.zeros((10, 20, 24), np.int8)  # binned by 2
     mask[:, :, :12] = 1
     where = Region(mask=Path("m.mrc"), slab=(50.0, 150.0))
     limited = tomogram(data)
     limited = replace(limited, info=replace(limited.info, region=where), mask=mask)
-    settings = ModelSettings(classes=(ParticleClass(diameter=160),), voxel_size=(10, 10, 10), clip=1000.0)
+    settings = ModelSettings(classes=(ParticleClass(diameter=80),), voxel_size=(10, 10, 10), clip=1000.0)
     prepared = prepare(limited, settings)
     expected = np.zeros(data.shape, bool)
     expected[5:15, :, :24] = True
@@ -305,10 +306,83 @@ def test_a_region_counts_for_statistics_and_places_but_not_for_grey_values() -> 
     assert lost == (10 * 40 * 48, 10 * 40 * 24)  # what lies outside of both counts once
     assert sum(lost) == (~expected).sum()
     assert prepared.volume[expected].std() == pytest.approx(1, abs=0.05)
-    assert prepared.volume[:, :, 24:].mean() > 20
+    assert prepared.volume[:, :, 34:].mean() > 20
     nothing = replace(limited, info=replace(limited.info, region=replace(where, slab=(500.0, 600.0))))
     with pytest.raises(InputError, match=r"0 to 200 angstrom\n.*none within mask .*m\.mrc and slab 500 to 600 ang"):
         prepare(nothing, settings)
+
+
+def balls(shape: tuple[int, int, int], radius: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Dark balls on noise, and a mask of half their radius, in the grid of (z, y, x)."""
+    rng, grid = np.random.default_rng(seed), np.indices(shape)
+    data, mask = rng.normal(0, 0.5, shape).astype(np.float32), np.zeros(shape, np.int8)
+    for centre in rng.uniform(0, 1, (12, 3)) * shape:
+        distance = np.sqrt(((grid - centre[:, None, None, None]) ** 2).sum(axis=0))
+        data -= 2 * (distance < radius)
+        mask |= (distance < radius / 2).astype(np.int8)
+    return data, mask
+
+
+def test_a_tight_mask_leaves_grey_levels_as_they_are() -> None:
+    """Of the particles alone, these would be what is typical, and protein would seem bright."""
+    data, mask = balls((32, 80, 80), radius=6)
+    settings = ModelSettings(classes=(ParticleClass(diameter=120),), voxel_size=(10, 10, 10))
+    whole = prepare(tomogram(data), settings)
+    limited = tomogram(data)
+    limited = replace(limited, info=replace(limited.info, region=Region(mask=Path("m.mrc"))), mask=mask)
+    tight = prepare(limited, settings)
+    assert whole.judged is None
+    assert tight.valid is not None
+    np.testing.assert_array_equal(tight.valid, mask > 0)
+    inside = whole.volume[tight.valid]
+    assert np.abs(tight.volume[tight.valid] - inside).max() < 0.15 * np.abs(inside).max()
+    assert whole.skewness < -0.3
+    assert tight.skewness < -0.3
+
+
+def test_gold_is_no_part_of_what_is_typical() -> None:
+    data, mask = balls((48, 96, 96), radius=6)
+    data[20:26, 40:46, 40:46] = -600
+    limited = tomogram(data)
+    limited = replace(limited, info=replace(limited.info, region=Region(mask=Path("m.mrc"))), mask=mask)
+    settings = ModelSettings(classes=(ParticleClass(diameter=120),), voxel_size=(10, 10, 10), gold=100.0)
+    for one in (tomogram(data), limited):
+        prepared = prepare(one, settings)
+        assert prepared.exclusions.gold_places == 1
+        assert prepared.judged is not None
+        assert not prepared.judged[22, 42, 42]
+
+
+@pytest.mark.parametrize("empty", [0, 30, 90])
+def test_vacuum_does_not_count_for_grey_levels(empty: int) -> None:
+    """Quiet slices above and below a specimen, most of the tomogram with 90 of them on both sides."""
+    data, _ = balls((32, 60, 60), radius=6)
+    quiet = np.random.default_rng(1).normal(0, 0.05, (empty, 60, 60)).astype(np.float32)
+    settings = ModelSettings(classes=(ParticleClass(diameter=120),), voxel_size=(20, 10, 10))
+    keep = Region(keep=("empty",))
+    alone, among = tomogram(data), tomogram(np.concatenate([quiet, data, quiet]))
+    expected, found = (prepare(replace(one, info=replace(one.info, region=keep)), settings) for one in (alone, among))
+    middle = found.volume[empty // 2 : empty // 2 + 16]
+    assert middle.std() == pytest.approx(expected.volume.std(), rel=0.05)
+    assert np.corrcoef(middle.ravel(), expected.volume.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(("shape", "reach"), [((20, 30, 40), (3.0, 6.0, 9.5)), ((7, 7, 7), (40.0, 1.0, 2.0))])
+def test_a_widened_mask_holds_all_that_is_near(shape: tuple[int, int, int], reach: tuple[float, float, float]) -> None:
+    mask, within = np.zeros(shape, bool), np.ones(shape, bool)
+    mask[3, 4, 5] = mask[6, 6, 6] = True
+    within[2] = False
+    wide = widened(mask, reach, within)
+    assert not wide[2].any()
+    where = np.indices(shape)
+    near, far = np.zeros(shape, bool), np.ones(shape, bool)
+    for place in np.argwhere(mask):
+        off = np.abs(where - place[:, None, None, None])
+        length = np.array(reach)[:, None, None, None]
+        near |= (off <= length).all(axis=0)
+        far &= (off > 1.5 * length + 2).any(axis=0)
+    assert wide[near & within].all()
+    assert not wide[far].any()
 
 
 def test_the_mask_of_a_membrane_is_not_lost_on_a_coarser_grid() -> None:
