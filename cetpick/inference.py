@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from cetpick.centring import centred
 from cetpick.config import ModelSettings
+from cetpick.geometry import Points
 from cetpick.mixture import calibrate
 from cetpick.networks.fold import folded
 from cetpick.peaks import local_maxima, refine, suppress
 from cetpick.preprocess import Prepared
 from cetpick.records import Grid
 from cetpick.tiling import TileableNetwork, heatmap
+from cetpick.voxels import Mask
 
 SMOOTHING = 0.5
 """Cells; a slight Gaussian joins the twin maxima of one particle."""
@@ -43,7 +46,8 @@ def find_candidates(
 
     Returns:
         Columns x, y, z (voxels as stored), score, class; by falling score. No candidate lies where there is no data, or
-        outside of the region; how many would with a score from the threshold on is `attrs["excluded"]`.
+        outside of the region, to the precision of the working grid; how many would with a score from the threshold on
+        is `attrs["excluded"]`. In `default` mode none is nearer to another than the settings' separation.
     """
     device = next(network.parameters()).device
     paper = settings.mode == "paper"
@@ -61,21 +65,45 @@ def find_candidates(
     # the last cell of an odd axis is half padding, its centre on the very edge of the volume
     edge = np.array(grid.size) * grid.voxel_size
     angstrom = np.clip((working + 0.5) * np.array(settings.voxel_size[::-1]), 0, np.nextafter(edge, 0))
-    keep, excluded = np.arange(len(scores)), np.arange(0)
-    if prepared.valid is not None:
-        last = np.array(prepared.valid.shape) - 1
-        nearest = np.clip(np.rint(working[:, ::-1]).astype(int), 0, last)
-        valid = prepared.valid[tuple(nearest.T)]
-        keep, excluded = np.flatnonzero(valid), np.flatnonzero(~valid)
+    size = np.array(settings.voxel_size)
+    valid = _counts(prepared.valid, working[:, ::-1])
+    keep, excluded = np.flatnonzero(valid), np.flatnonzero(~valid)
     distance = 0.0 if paper else settings.separation * settings.diameter
     keep, excluded = (at[suppress(angstrom[at], scores[at], distance=distance)] for at in (keep, excluded))
     angstrom = angstrom[keep]
     if settings.calibration:  # else the scores are no probabilities
-        size, places = np.array(settings.voxel_size), angstrom[:, ::-1]
-        places = centred(prepared.volume, places / size - 0.5, scores[keep], diameter=tuple(settings.diameter / size))
-        angstrom = np.clip((places + 0.5)[:, ::-1] * size[::-1], 0, np.nextafter(edge, 0))
+        places = angstrom[:, ::-1] / size - 0.5
+        places = centred(prepared.volume, places, scores[keep], diameter=tuple(settings.diameter / size))
+        moved = np.clip((places + 0.5)[:, ::-1] * size[::-1], 0, np.nextafter(edge, 0))
+        angstrom = _apart(angstrom, moved, _counts(prepared.valid, places), distance=distance)
     table = pd.DataFrame(angstrom / grid.voxel_size - 0.5, columns=["x", "y", "z"])
     table["score"] = scores[keep]
     table["class"] = settings.classes[0].name
     table.attrs["excluded"] = int((scores[excluded] >= settings.threshold).sum())
     return table[grid.contains(table[["x", "y", "z"]])].reset_index(drop=True)
+
+
+def _counts(valid: Mask | None, places: Points) -> Mask:
+    """Which places (n, 3) z, y, x, in voxels of the working grid, lie where something may be picked."""
+    if valid is None:
+        return np.ones(len(places), bool)
+    nearest = np.clip(np.rint(places).astype(int), 0, np.array(valid.shape) - 1)
+    counted: Mask = valid[tuple(nearest.T)]
+    return counted
+
+
+def _apart(before: Points, moved: Points, allowed: Mask, *, distance: float) -> Points:
+    """Moved points (n, 3), best first, but as before where they are not `allowed` to, or come nearer than `distance`.
+
+    Of two that would, the better one moves, where that is enough.
+    """
+    points = np.where(allowed[:, None], moved, before)
+    while True:
+        pairs = cKDTree(points).query_pairs(np.nextafter(distance, 0), output_type="ndarray")
+        elsewhere = (points != before).any(axis=1)
+        pairs = pairs[elsewhere[pairs].any(axis=1)]
+        if not len(pairs):
+            return points
+        better, worse = pairs.min(axis=1), pairs.max(axis=1)
+        back = np.where(elsewhere[worse], worse, better)
+        points[back] = before[back]

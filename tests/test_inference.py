@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from cetpick import scratch, tiling
@@ -267,6 +268,38 @@ def test_no_candidate_where_there_is_no_data() -> None:
     assert (table["score"] > 0.5).sum() == 1
     assert table.attrs["excluded"] == 1
     assert table["x"][0] == pytest.approx(300 / 8 - 0.5, abs=0.3)
+
+
+def test_centring_leads_neither_out_of_the_region_nor_together() -> None:
+    """Balls that the network sees off their centres: in a slab whose face some would cross, others side by side."""
+    settings = ModelSettings(
+        classes=(ParticleClass(diameter=200),), voxel_size=(25, 12.5, 12.5), calibration=((-6.0, -6.0), (6.0, 6.0))
+    )
+    rng, separation = np.random.default_rng(0), settings.separation * settings.diameter
+    lattice = np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), axis=-1).reshape(-1, 2)
+    centres = np.column_stack([150 + 260.0 * lattice, np.where(lattice.sum(axis=1) % 2, 210.0, 480.0)])
+    centres = np.vstack([centres, centres + np.array([1.02 * separation, 0, 0])])
+    volume = planted(centres + rng.normal(0, 15, centres.shape), settings, (30, 112, 120))
+    valid = np.zeros(volume.shape, bool)
+    valid[8:20] = True  # 200 to 500 angstrom
+    exclusions = Exclusions(not_finite=0, padding=0, total=volume.size)
+    prepared = Prepared(volume=volume, valid=valid, voxel_size=settings.voxel_size, exclusions=exclusions)
+    grid = Grid(shape=(94, 175, 188), voxel_size=8.0)
+    with pytest.MonkeyPatch.context() as patched:
+        for shift in (30.0, -30.0):  # angstrom along z and x, as far as a centre may be moved
+            offset = shift / np.array(settings.voxel_size)
+            sign = np.where(np.arange(2000)[:, None] % 2, 1, -1)
+            move = lambda _, places, *__, **___: places + offset * [1, 0, 0] + offset * [0, 0, 1] * sign[: len(places)]  # noqa: E731, B023
+            patched.setattr("cetpick.inference.centred", move)
+            table = find_candidates(Blur(), prepared, grid, settings)
+            found = (table[["x", "y", "z"]].to_numpy() + 0.5) * grid.voxel_size
+            assert (table["score"] > 0.5).sum() > 20
+            assert found[:, 2].min() >= 200 - 12.5
+            assert found[:, 2].max() <= 500 + 12.5
+            assert cKDTree(found).query(found, k=2)[0][:, 1].min() >= separation - 1e-6
+            patched.setattr("cetpick.inference.centred", lambda _, places, *__, **___: places)
+            before = find_candidates(Blur(), prepared, grid, settings)
+            assert (found != (before[["x", "y", "z"]].to_numpy() + 0.5) * grid.voxel_size).any(axis=1).mean() > 0.3
 
 
 def test_paper_mode_keeps_the_cells_and_close_neighbours() -> None:
