@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from cetpick.errors import InputError
+from cetpick.limits import cores
 
 
 def resolve_device(name: str = "auto", *, threads: int | None = None) -> torch.device:
@@ -18,13 +19,17 @@ def resolve_device(name: str = "auto", *, threads: int | None = None) -> torch.d
 
     Args:
         name: as given by the user.
-        threads: CPU threads, None for as many as torch finds cores.
+        threads: CPU threads, None for as many as torch finds cores, and no more than this process may use.
 
     Raises:
         InputError: no such device.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    elif (
+        cores() < torch.get_num_threads()
+    ):  # as in a container with --cpus, where waiting threads take the others' time
+        torch.set_num_threads(cores())
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

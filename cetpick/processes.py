@@ -67,11 +67,6 @@ def in_processes(
             process.end()
 
 
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class _Process:
     """A process that is started when it is first given something to do, and again after it has died."""
 

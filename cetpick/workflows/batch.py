@@ -24,8 +24,9 @@ from cetpick.errors import CetpickError, CetpickWarning
 from cetpick.geometry import Points, as_points
 from cetpick.inference import find_candidates
 from cetpick.io.tomograms import read_tomogram
+from cetpick.limits import cores
 from cetpick.preprocess import Prepared, prepare
-from cetpick.processes import cores, in_processes
+from cetpick.processes import in_processes
 from cetpick.records import TomogramInfo
 from cetpick.tiling import TileableNetwork
 from cetpick.workflows.inputs import warn_of_contrast, warn_of_scale, warn_of_thinness

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -13,8 +12,8 @@ from typing import Any
 
 import torch
 
+from cetpick.limits import cores, free_memory
 from cetpick.networks.default import DefaultNetwork
-from cetpick.processes import cores
 
 NO_KERNELS = ("no kernel image", "not compatible", "invalid device function")
 """What CUDA says of a GPU that torch was not built for."""
@@ -149,8 +148,7 @@ def writing(folder: Path) -> Finding:
 
 def _told(device: torch.device) -> str:
     if device.type == "cpu":
-        pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        return f"{torch.get_num_threads()} threads, {cores()} cores, {pages:.1f} GiB memory free"
+        return f"{torch.get_num_threads()} threads, {cores()} cores, {free_memory() / 2**30:.1f} GiB memory free"
     major, minor = torch.cuda.get_device_capability(device)
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
     return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor}), {free:.1f} of {total:.1f} GiB free"
