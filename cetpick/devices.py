@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,16 +20,16 @@ def resolve_device(name: str = "auto", *, threads: int | None = None) -> torch.d
 
     Args:
         name: as given by the user.
-        threads: CPU threads, None for as many as torch finds cores, and no more than this process may use.
+        threads: CPU threads; None for what OMP_NUM_THREADS says, else for as many as torch finds cores and, by its
+            control group, this process may use.
 
     Raises:
         InputError: no such device.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    elif (
-        cores() < torch.get_num_threads()
-    ):  # as in a container with --cpus, where waiting threads take the others' time
+    elif "OMP_NUM_THREADS" not in os.environ and cores() < torch.get_num_threads():
+        # as in a container with --cpus, where waiting threads take the time of the others
         torch.set_num_threads(cores())
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

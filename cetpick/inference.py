@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from cetpick.centring import centred
+from cetpick.centring import PROBABLE, centred
 from cetpick.config import ModelSettings
 from cetpick.geometry import Points
 from cetpick.mixture import calibrate
@@ -75,7 +76,9 @@ def find_candidates(
         places = angstrom[:, ::-1] / size - 0.5
         places = centred(prepared.volume, places, scores[keep], diameter=tuple(settings.diameter / size))
         moved = np.clip((places + 0.5)[:, ::-1] * size[::-1], 0, np.nextafter(edge, 0))
-        angstrom = _apart(angstrom, moved, _counts(prepared.valid, places), distance=distance)
+        allowed = _counts(prepared.valid, places)
+        angstrom, left = _apart(angstrom, moved, allowed, scores[keep], distance=distance)
+        keep = keep[left]
     table = pd.DataFrame(angstrom / grid.voxel_size - 0.5, columns=["x", "y", "z"])
     table["score"] = scores[keep]
     table["class"] = settings.classes[0].name
@@ -92,18 +95,25 @@ def _counts(valid: Mask | None, places: Points) -> Mask:
     return counted
 
 
-def _apart(before: Points, moved: Points, allowed: Mask, *, distance: float) -> Points:
-    """Moved points (n, 3), best first, but as before where they are not `allowed` to, or come nearer than `distance`.
+def _apart(
+    before: Points, moved: Points, allowed: Mask, scores: NDArray[np.float64], *, distance: float
+) -> tuple[Points, NDArray[np.intp]]:
+    """Moved points (n, 3), best first, and which of them are left: none is nearer to another than `distance`.
 
-    Of two that would, the better one moves, where that is enough.
+    What is not `allowed` to move stays. Of two that would come too near, the better one moves, where that is enough; an
+    improbable one, which is never moved, gives way.
     """
     points = np.where(allowed[:, None], moved, before)
+    probable = int((scores >= PROBABLE).sum())
     while True:
-        pairs = cKDTree(points).query_pairs(np.nextafter(distance, 0), output_type="ndarray")
+        pairs = cKDTree(points[:probable]).query_pairs(np.nextafter(distance, 0), output_type="ndarray")
         elsewhere = (points != before).any(axis=1)
         pairs = pairs[elsewhere[pairs].any(axis=1)]
         if not len(pairs):
-            return points
+            break
         better, worse = pairs.min(axis=1), pairs.max(axis=1)
         back = np.where(elsewhere[worse], worse, better)
         points[back] = before[back]
+    near, _ = cKDTree(points[:probable]).query(points[probable:], distance_upper_bound=distance)
+    left = np.concatenate([np.arange(probable), probable + np.flatnonzero(np.isinf(near))])
+    return points[left], left

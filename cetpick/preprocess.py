@@ -178,7 +178,7 @@ def empty_slices(data: NDArray[Any], padding: Mask) -> NDArray[np.bool_]:
         data: (z, y, x).
         padding: see padding_mask; a slice of nothing else is not meant.
     """
-    spread = spreads_of_slices(data, ~padding)
+    spread = spreads_of_slices(data, left_out=padding)
     varied = spread[spread > 0]
     empty: NDArray[np.bool_] = spread < EMPTY * (np.median(varied) if len(varied) else 0)
     return empty

@@ -21,8 +21,10 @@ MAD_TO_SIGMA = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
 ROWS = 32
 """Rows at least that the spread of a slice is taken from, when it has more."""
-VARIED, QUIET = 90.0, 0.33
-"""A slice holds no specimen if it varies by less than that share of this percentile of all slices."""
+VARIED, QUIET = 90.0, 0.2
+"""Slices above or below the specimen hold none if they vary by less than that share of this percentile of all."""
+FEWEST_VARIED = 0.25
+"""Share of the slices that vary more, from which on they are the specimen though they reach a face of the tomogram."""
 STATISTICS_SAMPLE = 4_000_000
 """Voxels at most that median and MAD are taken from; their error is then below 1e-3 sigma."""
 
@@ -116,20 +118,22 @@ def resampled(
 
 
 def widened(mask: Mask, reach: tuple[float, float, float], within: Mask | None) -> Mask:
-    """A mask (z, y, x) and what is near it: by blocks, whose sides are a quarter of the reach.
+    """A mask (z, y, x) and what is near it: by blocks, whose sides are a quarter of the reach, and 2 voxels at least.
 
     Args:
         mask: what is to be widened.
-        reach: (z, y, x) how far, voxels; up to two quarters more for the blocks.
+        reach: (z, y, x) how far, voxels; up to two blocks more.
         within: at most these voxels, None for all.
     """
-    sides = [max(1, int(length / 4)) for length in reach]
+    sides = [max(2, int(length / 4)) for length in reach]
     starts = [np.arange(0, n, side) for n, side in zip(mask.shape, sides, strict=True)]
-    planes = np.zeros((len(starts[0]), *mask.shape[1:]), bool)
-    for plane, first in zip(planes, starts[0], strict=True):
+    layers = []
+    for first in starts[0]:
+        plane = np.zeros(mask.shape[1:], bool)
         for z in range(first, min(first + sides[0], mask.shape[0])):
             plane |= mask[z]
-    blocks = np.logical_or.reduceat(np.logical_or.reduceat(planes, starts[1], axis=1), starts[2], axis=2)
+        layers.append(np.logical_or.reduceat(np.logical_or.reduceat(plane, starts[1], axis=0), starts[2], axis=1))
+    blocks = np.stack(layers)
     steps = [2 * math.ceil(length / side) + 1 for length, side in zip(reach, sides, strict=True)]
     blocks = ndimage.maximum_filter(blocks, steps, mode="constant")
     wide: Mask = scratch.zeros(mask.shape, bool)
@@ -141,28 +145,37 @@ def widened(mask: Mask, reach: tuple[float, float, float], within: Mask | None) 
     return wide
 
 
-def spreads_of_slices(data: NDArray[Any], valid: Mask | None) -> NDArray[np.float64]:
-    """Robust standard deviation of each slice (z,), from some of its rows; NaN where nothing is valid.
+def spreads_of_slices(
+    data: NDArray[Any], valid: Mask | None = None, *, left_out: Mask | None = None
+) -> NDArray[np.float64]:
+    """Robust standard deviation of each slice (z,), from some of its rows; NaN where nothing counts.
 
     Args:
         data: (z, y, x); what is not finite does not count.
         valid: the voxels that count, None for all.
+        left_out: voxels that do not.
     """
     spread = np.full(len(data), np.nan)
     step = max(1, data.shape[1] // ROWS)
     for z in range(len(data)):
         rows = data[z, ::step].astype(np.float32)
-        rows = rows[np.isfinite(rows) if valid is None else np.isfinite(rows) & valid[z, ::step]]
+        counted = np.isfinite(rows)
+        if valid is not None:
+            counted &= valid[z, ::step]
+        if left_out is not None:
+            counted &= ~left_out[z, ::step]
+        rows = rows[counted]
         if len(rows):
             spread[z] = centre_and_spread(rows)[1]
     return spread
 
 
 def specimen(data: NDArray[Any], valid: Mask | None) -> Mask | None:
-    """The valid voxels but for slices that hold no specimen, None for all.
+    """The valid voxels but for slices above and below the specimen, None for all.
 
-    Above and below a thin specimen grey values may hardly differ, as denoising leaves them: where that is much of the
-    tomogram, the spread of all its voxels is not that of the specimen.
+    Grey values may hardly differ there, as denoising leaves them: where that is much of the tomogram, the spread of all
+    its voxels is not that of the specimen. A few slices at a face that vary more than all others, as ice on the surface
+    makes them, are not taken for the specimen.
 
     Args:
         data: (z, y, x).
@@ -170,11 +183,15 @@ def specimen(data: NDArray[Any], valid: Mask | None) -> Mask | None:
     """
     spread = spreads_of_slices(data, valid)
     known = spread[spread > 0]
-    quiet = spread < QUIET * np.percentile(known, VARIED) if len(known) else np.zeros(len(data), bool)
-    if not quiet.any():
+    if not len(known):
+        return valid
+    varied = np.flatnonzero(spread >= QUIET * np.percentile(known, VARIED))
+    first, last = varied[0], varied[-1] + 1
+    at_face = first == 0 or last == len(data)
+    if last - first == len(data) or (at_face and last - first < FEWEST_VARIED * len(data)):
         return valid
     held: Mask = scratch.zeros(data.shape, bool)
-    for z in np.flatnonzero(~quiet):
+    for z in range(first, last):
         held[z] = True if valid is None else valid[z]
     return held
 

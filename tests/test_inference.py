@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cetpick import scratch, tiling
 from cetpick.config import ModelSettings, ParticleClass
-from cetpick.inference import find_candidates
+from cetpick.inference import _apart, find_candidates
 from cetpick.networks import Output
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.fold import folded
@@ -300,6 +300,21 @@ def test_centring_leads_neither_out_of_the_region_nor_together() -> None:
             patched.setattr("cetpick.inference.centred", lambda _, places, *__, **___: places)
             before = find_candidates(Blur(), prepared, grid, settings)
             assert (found != (before[["x", "y", "z"]].to_numpy() + 0.5) * grid.voxel_size).any(axis=1).mean() > 0.3
+
+
+def test_of_two_that_would_come_too_near_the_better_one_moves() -> None:
+    before = np.array([[0.0, 0, 0], [10, 0, 0], [100, 0, 0], [110, 0, 0], [200, 0, 0], [210, 0, 0], [300, 0, 0]])
+    moved = before + np.array([[-1.0], [-2], [1], [0], [2], [0], [5]]) * [1, 0, 0]
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.001, 0.0005])
+    points, left = _apart(before, moved, np.arange(7) < 6, scores, distance=10)
+    # the second and the third go back, the sixth is improbable and gives way, and the last may not move
+    assert left.tolist() == [0, 1, 2, 3, 4, 6]
+    assert points[:, 0].tolist() == [-1, 10, 100, 110, 202, 300]
+    # back where it was, a worse one is still too near: both stay
+    points, _ = _apart(
+        before[:2], before[:2] + np.array([[3.0, 0, 0], [-1, 0, 0]]), np.ones(2, bool), scores[:2], distance=10
+    )
+    assert points[:, 0].tolist() == [0, 10]
 
 
 def test_paper_mode_keeps_the_cells_and_close_neighbours() -> None:

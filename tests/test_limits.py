@@ -66,17 +66,21 @@ def test_without_control_groups(groups: Path) -> None:
 
 
 def test_no_more_threads_than_there_is_time_for(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits.GROUPS.write_text("0::/\n")
+    limits.GROUPS.write_bytes(b"0::/caf\xe9\n0::/\n")  # names are bytes
     put(groups, cpu__max="200000 100000")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
         devices.resolve_device("cpu")
         assert torch.get_num_threads() == 2
-        torch.set_num_threads(1)  # as OMP_NUM_THREADS may say
+        torch.set_num_threads(1)
         devices.resolve_device("cpu")
         assert torch.get_num_threads() == 1
         devices.resolve_device("cpu", threads=3)  # as asked for
+        assert torch.get_num_threads() == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        devices.resolve_device("cpu")
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

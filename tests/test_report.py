@@ -445,10 +445,17 @@ def test_what_comes_next_leads_to_the_files_from_any_folder(
     assert f"3dmod {here}/a.mrc {here}/out/a.mod" in out
     assert f"--tomogram {here}/a.mrc" in out
     assert read_page(here / "out/report.html")[1]["curves"]
+    # all of it is moved: what is left of the old names leads nowhere
+    monkeypatch.chdir(here.parent)
+    here.rename("moved")
+    monkeypatch.chdir("moved")
+    code, out, _ = cetpick("report", "out")
+    assert (code, "3dmod a.mrc out/a.mod" in out) == (0, True)
+    assert page()[1]["curves"]
     # a copy of the folder that holds the model, too
-    shutil.copytree(here / "out", "copy")
+    shutil.copytree("out", "copy")
     for name in ("m.safetensors", "m.run.json"):
-        shutil.move(here / name, f"copy/{name}")
+        shutil.move(name, f"copy/{name}")
     assert cetpick("report", "copy")[0] == 0
     assert read_page(Path("copy/report.html"))[1]["curves"]
 
@@ -464,6 +471,18 @@ def test_the_next_steps_are_told_where_no_report_can_be_written(pick: Run, cetpi
     assert "results: " not in out
     code, out, _ = cetpick("report", "out", "--json")
     assert (code, "a folder is where" in json.loads(out)["error"]) == (2, True)
+    Path("out/plots").touch()
+    code, out, err = cetpick("report", "out", "--plots", "png")
+    assert (code, "3dmod a.mrc out/a.mod" in out) == (2, True)
+    assert "out/report.html: a folder is where the file should be written" in err
+
+
+def test_a_file_where_a_folder_of_pictures_might_be_is_left_alone(pick: Run, cetpick: Run) -> None:
+    Path("out").mkdir()
+    Path("out/plots").write_text("mine")
+    pick(tomograms=("a.mrc",))
+    assert cetpick("repick", "out", "--threshold", 0.7)[0] == 0
+    assert Path("out/plots").read_text() == "mine"
 
 
 def test_the_commands_of_the_report_can_be_run_twice(pick: Run, cetpick: Run) -> None:

@@ -243,7 +243,7 @@ def _thresholds(scores: Sequence[Floats]) -> Floats:
     every = np.concatenate(scores)
     inside = not len(every) or (every.min() >= 0 and every.max() <= 1)
     low, high = (0.0, 1.0) if inside else (float(every.min()), float(every.max()))
-    digits = 2 if high == low else 3 - math.floor(math.log10(high - low))
+    digits = 2 if high == low else min(3 - math.floor(math.log10(high - low)), 300)
     steps = low + (high - low) * np.arange(STEPS + 1) / STEPS
     # downwards: the lowest score is a pick at the first step; 0.29 * 100 is 28.999999999999996
     return np.array([round(whole / 10.0**digits, digits) for whole in np.floor(steps * 10.0**digits + 1e-9)])

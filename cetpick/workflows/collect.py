@@ -22,6 +22,7 @@ from cetpick.workflows.results import (
     Cut,
     TomogramRecord,
     record_file,
+    remove,
     told_of_cut,
     tomogram_files,
     view_file,
@@ -112,8 +113,7 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
     with keeping_warnings(told):
         _warn_of_empty(complete, plan)
         particles, pointers, expected, page, run_file = (output / name for name in DATASET_FILES)
-        for file in ALL_TOGETHER:
-            (output / file).unlink(missing_ok=True)
+        remove(output / file for file in ALL_TOGETHER)
         tables = [(record.info, read_table(tomogram_files(output, record.info.name)[1]).table) for record in complete]
         write_particles(particles, plan.star, tables)
         summary.files += [path for record in complete for path in tomogram_files(output, record.info.name)]

@@ -52,6 +52,7 @@ from cetpick.workflows.results import (
     discard,
     files_of,
     recorded,
+    remove,
     set_edited_aside,
 )
 from cetpick.workflows.runs import run_files
@@ -237,8 +238,7 @@ def _make_room(job: RelionJob, inputs: _Inputs, asked: dict[str, Any]) -> None:
         stale += [trained, record_beside(trained), report_beside(trained), checkpoint_beside(trained)]
     _withdraw(folder)
     if _earlier(aside) == asked:
-        for path in stale:
-            path.unlink(missing_ok=True)
+        remove(stale)
         _restore(job)
         return
     shutil.rmtree(aside, ignore_errors=True)

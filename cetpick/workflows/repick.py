@@ -14,7 +14,7 @@ from cetpick.errors import InputError
 from cetpick.io.lock import alone_in
 from cetpick.workflows.collect import CollectSummary, run_collect
 from cetpick.workflows.record import write_json
-from cetpick.workflows.results import DATASET_FILES, Cut, read_tomogram_record, tomogram_files, write_tomogram
+from cetpick.workflows.results import DATASET_FILES, Cut, read_tomogram_record, remove, tomogram_files, write_tomogram
 from cetpick.workflows.runs import merge, newest_run, plan_values
 
 
@@ -70,8 +70,7 @@ def run_repick(
     run_file = output / plan.shard.run_file
     with alone_in(output, run_file.name):
         write_json(run_file, values)
-        for name in DATASET_FILES:
-            (output / name).unlink(missing_ok=True)
+        remove(output / name for name in DATASET_FILES)
         for number, (name, record) in enumerate(usable.items(), start=1):
             if record.cut != cut or not record.holds(output, *tomogram_files(output, name)):
                 record = write_tomogram(output, replace(record, cut=cut), diameter=model.diameter)

@@ -59,7 +59,7 @@ class ReportSummary:
         next: how other programs take over.
         plots: pictures as files, if they were asked for.
         not_plotted: why there are none, by tomogram.
-        error: why the report could not be written, None when it was; the rest is true.
+        error: why the report, or else a plot, could not be written; None when they were. The rest is true.
     """
 
     file: Path
@@ -84,7 +84,6 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
 
     Raises:
         InputError: no results of `pick` that were collected.
-        CetpickError: a plot cannot be written.
     """
     require_folder(output)
     run = read_run(output / RUN_FILE)
@@ -115,7 +114,10 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
     except CetpickError as error:  # of a folder that only others may write to, the next steps are told
         reporter.summary.error = error
     if plots is not None:
-        reporter.plot(plots)
+        try:
+            reporter.plot(plots)
+        except CetpickError as error:
+            reporter.summary.error = reporter.summary.error or error
     return reporter.summary
 
 
@@ -440,7 +442,8 @@ class _Reporter:
     def _seen(self, path: Path) -> Path:
         """A path that was given in the folder of the run, as it is found from the present one."""
         folder = Path(self._values.get("folder", ""))
-        return path if path.is_absolute() or folder == Path.cwd() else folder / path
+        there = folder != Path.cwd() and (folder / path).exists()
+        return folder / path if there and not path.is_absolute() else path
 
     def _found(self, record: TomogramRecord) -> TomogramInfo:
         """A tomogram, as its files are found from the present folder."""

@@ -6,6 +6,7 @@ complete. What a run set out to do is in runs.py. Nothing here needs torch, or t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -207,7 +208,8 @@ class TomogramRecord:
     @property
     def found(self) -> TomogramInfo:
         """`info`, with a path that leads to the file from the present working folder too."""
-        return self.info if self.info.path.resolve() == self.file else replace(self.info, path=self.file)
+        leads = self.info.path.resolve() == self.file or not self.file.exists()  # of a folder that was moved
+        return self.info if leads else replace(self.info, path=self.file)
 
     def note(self) -> dict[str, Any]:
         """What run.json tells of the tomogram."""
@@ -391,8 +393,7 @@ def write_tomogram(
     with held_signals():
         set_edited_aside(output, record.info.name)
         save_record(output, replace(record, outputs=outputs))
-        for picture in plot_files(output, record.info.name):
-            picture.unlink(missing_ok=True)
+        remove(plot_files(output, record.info.name))
         coordinates_to_mod(model, record.info, picks.accepted, radius=diameter / 2)
         write_table(table, picks.accepted)
         written = [model, table]
@@ -427,17 +428,24 @@ def set_edited_aside(output: Path, name: str) -> None:
             set_aside(path, stamp)
 
 
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files, those that are there."""
+    for path in paths:
+        # the second where a file has the name that a folder of ours has
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+
 def discard(output: Path, name: str) -> None:
     """Remove what there is of a tomogram, its record first, but for what somebody has edited."""
     set_edited_aside(output, name)
-    for path in files_of(output, name):
-        path.unlink(missing_ok=True)
+    remove(files_of(output, name))
 
 
 def clear(output: Path, names: Iterable[str], *, together: bool = True) -> None:
     """Remove what there is of these tomograms, as `discard` does, and what tells of all `together`."""
-    for file in (*DATASET_FILES, *ALL_TOGETHER) if together else ():
-        (output / file).unlink(missing_ok=True)
+    if together:
+        remove(output / file for file in (*DATASET_FILES, *ALL_TOGETHER))
     for name in names:
         discard(output, name)
 
