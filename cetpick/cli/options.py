@@ -117,7 +117,12 @@ Memory = Annotated[
         min=0.01, metavar="GIB", help="Memory for computing; by default 1 on a CPU, half of what is free on a GPU."
     ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="CPU threads; else what OMP_NUM_THREADS says, or the cores that a container or job may use."
+    ),
+]
 VoxelSize = Annotated[
     float | None, typer.Option(metavar="ANGSTROM", help="Voxel size of the tomograms, in the place of their headers'.")
 ]
