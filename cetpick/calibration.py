@@ -246,17 +246,18 @@ EXPECTED_AT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Thresholds of the table of expected precision and recall."""
 
 
-def expectations(probabilities: ArrayLike) -> list[Expectation]:
+def expectations(probabilities: ArrayLike, *, everything: float | None = None) -> list[Expectation]:
     """What each cut of EXPECTED_AT, after that of 0, is expected to give.
 
     Of several tomograms, picks and particles add up; the particles at 0 are all there are expected to be.
 
     Args:
-        probabilities: (m,) of all candidates.
+        probabilities: (m,) of the candidates that a cut chooses from.
+        everything: particles that there are expected to be, where some candidates are no choice; None: those of the m.
     """
     values = np.asarray(probabilities, np.float64)
-    cuts = (0.0, *EXPECTED_AT)
-    return [Expectation(cut, int((values >= cut).sum()), float(values[values >= cut].sum())) for cut in cuts]
+    cuts = [Expectation(at, int((values >= at).sum()), float(values[values >= at].sum())) for at in EXPECTED_AT]
+    return [Expectation(0.0, len(values), float(values.sum()) if everything is None else everything), *cuts]
 
 
 def sampling_chances(weights: ArrayLike, number: int) -> Floats:

@@ -131,7 +131,7 @@ class Reading:
     def cure(self) -> str | None:
         """The option of `cetpick convert` that moves points so, None where there is none."""
         if self.scale != 1:
-            return f"--bin {1 / self.scale:g}" if self.scale < 1 else None
+            return f"--bin {1 / self.scale:g}"
         axes = {(False, False, True): "rotx", (False, True, False): "undo-rotx", (False, False, False): "flipyz"}
         if self.order == (0, 2, 1) and self.flips in axes:
             return f"--axes {axes[self.flips]} with --tomogram naming the volume that they were picked in"

@@ -63,10 +63,11 @@ def find_candidates(
         positions = refine(logits, cells)
     scores = expit(calibrate(logits[tuple(cells.T)], settings.calibration))
     working = (positions[:, ::-1] + 0.5) * network.stride[::-1] - 0.5
-    # the last cell of an odd axis is half padding, its centre on the very edge of the volume
-    edge = np.array(grid.size) * grid.voxel_size
-    angstrom = np.clip((working + 0.5) * np.array(settings.voxel_size[::-1]), 0, np.nextafter(edge, 0))
     size = np.array(settings.voxel_size)
+    # not beyond the centres of the outermost voxels, where a program that rounds finds none; the last cell of an odd
+    # axis is half padding
+    first, last = 0.5 * grid.voxel_size, (np.array(grid.size) - 0.5) * grid.voxel_size
+    angstrom = np.clip((working + 0.5) * size[::-1], first, last)
     valid = _counts(prepared.valid, working[:, ::-1])
     keep, excluded = np.flatnonzero(valid), np.flatnonzero(~valid)
     distance = 0.0 if paper else settings.separation * settings.diameter
@@ -75,7 +76,7 @@ def find_candidates(
     if settings.calibration:  # else the scores are no probabilities
         places = angstrom[:, ::-1] / size - 0.5
         places = centred(prepared.volume, places, scores[keep], diameter=tuple(settings.diameter / size))
-        moved = np.clip((places + 0.5)[:, ::-1] * size[::-1], 0, np.nextafter(edge, 0))
+        moved = np.clip((places + 0.5)[:, ::-1] * size[::-1], first, last)
         allowed = _counts(prepared.valid, places)
         angstrom, left = _apart(angstrom, moved, allowed, scores[keep], distance=distance)
         keep = keep[left]

@@ -132,7 +132,7 @@ def _require_enough(labels: int, file: Path | None) -> None:
             file=file,
             expected=f"at least {FEWEST_LABELS}, better 20 to 50",
             found=labels,
-            cure="label more particles of the same kind",
+            cure="label more particles of the same kind; those that were left out do not count",
         )
 
 
@@ -285,6 +285,7 @@ def train(
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
         picked = [picks_if(number - besides, logits) + besides for number in count]
         sensitivity = tuple((n / len(examples), of / len(examples)) for n, of in zip(count, picked, strict=True))
+        _warn_of_hint(hint, Count(*(number / len(examples) for number in count)))
     elif judged:
         warnings.warn(
             "too few candidates in the training tomograms to calibrate scores on: these are the network's own, no "
@@ -300,6 +301,17 @@ def train(
     return TrainedModel(
         network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
     )
+
+
+def _warn_of_hint(hint: float | None, count: Count) -> None:
+    """Warn when a hint is not among the numbers of particles in a tomogram that all evidence, it included, allows."""
+    if hint is not None and not count.low <= hint <= count.high:
+        warnings.warn(
+            f"--count-hint {hint:g}, but by all that is known {count.expected:.0f} ({count.low:.0f} to {count.high:.0f}) "
+            "particles in a tomogram: was the training too short, or are look-alikes among them?",
+            CetpickWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_opposites(infos: Sequence[TomogramInfo], skewness: Sequence[float]) -> None:

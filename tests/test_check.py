@@ -25,7 +25,7 @@ from cetpick.contrast import (
     measure_response,
     readings_of,
 )
-from cetpick.geometry import Axes, Points, turn_axes
+from cetpick.geometry import Axes, Points, rescale, turn_axes
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import read_info
 from cetpick.records import Coordinates, Grid, Tomogram
@@ -184,7 +184,7 @@ class TestVerdict:
         judged = judge_labels(response, cubic.labels * voxel_size / size)
         assert judged.message.startswith(f"these look like {unit}, not voxels: in {unit} fits better (")
         assert judged.better == Reading(scale=size / voxel_size, unit=unit)
-        assert (judged.better.cure is not None) == (voxel_size > size)
+        assert judged.better.cure == f"--bin {voxel_size / size:g}"
 
     @pytest.mark.parametrize(
         ("voxel_size", "more"),
@@ -205,7 +205,12 @@ class TestVerdict:
             (reading,) = (reading for cure, reading in cures.items() if cure.startswith(f"--axes {axes} "))
             turned = turn_axes(cubic.labels, axes, size=picked_in)
             np.testing.assert_allclose(reading.apply(cubic.labels, cubic.grid), turned)
-        assert [cure for cure in cures if cure.startswith("--bin")] == ["--bin 8", "--bin 4", "--bin 2"]
+        binnings = [float(cure.removeprefix("--bin ")) for cure in cures if cure.startswith("--bin")]
+        assert binnings == [8, 4, 2, 1 / 2, 1 / 4, 1 / 8]
+        for number in binnings:
+            reading = cures[f"--bin {number:g}"]
+            binned = rescale(cubic.labels, from_voxel_size=1, to_voxel_size=number)
+            np.testing.assert_allclose(reading.apply(cubic.labels, cubic.grid), binned)
 
     def test_in_a_flat_volume_with_labels_outside(self, flat: Scene, flat_response: Response) -> None:
         judged = judge_labels(flat_response, flat.labels[:, [0, 2, 1]])

@@ -3,6 +3,7 @@
 import contextlib
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import imodmodel
@@ -112,6 +113,21 @@ def test_a_header_without_a_voxel_size_is_no_scale(tmp_path, drawn, shown):
     write_mod(tmp_path / "b.mod", POINTS, size=(60, 40, 24), voxel_size=drawn)
     with pytest.warns(CetpickWarning, match="moved as 3dmod does"):
         mod_to_coordinates(tmp_path / "b.mod", tomogram(voxel_size=shown))
+
+
+def test_a_header_of_1_gives_way_to_what_the_user_says(tmp_path):
+    """Drawn at 10 A; the volume is binned by 2, and its header was not set."""
+    write_mod(tmp_path / "a.mod", [[10.5, 10.5, 10.5]], size=(60, 40, 24), voxel_size=10.0)
+    binned = tomogram(voxel_size=1.0)
+    told = replace(binned, grid=replace(binned.grid, voxel_size=20.0))
+    with pytest.warns(CetpickWarning, match="moved as 3dmod does"):
+        read = mod_to_coordinates(tmp_path / "a.mod", told)
+    np.testing.assert_allclose(voxel_to_imod(read.xyz), [[5.25] * 3])
+    # of one size they are the same voxels, whatever anybody says
+    write_mod(tmp_path / "b.mod", POINTS, size=(30, 20, 12), voxel_size=10.0)
+    with pytest.warns(CetpickWarning, match="is unknown"):
+        read = mod_to_coordinates(tmp_path / "b.mod", told)
+    np.testing.assert_allclose(read.xyz, imod_to_voxel(POINTS))
 
 
 def test_minx_is_what_the_header_says_not_what_the_user_says(tmp_path):

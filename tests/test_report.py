@@ -148,6 +148,19 @@ def test_the_slider_tells_what_repick_gives(pick: Run, cetpick: Run, options: tu
     assert not Path("out/report.html").exists()
 
 
+def test_what_lies_too_close_is_missed(pick: Run, cetpick: Run) -> None:
+    """A separation leaves out candidates, not the particles that these are expected to be."""
+    pick()
+    expected, before = run_json()["expected_particles"], pd.read_csv("out/expected_precision.csv")
+    assert cetpick("repick", "out", "--separation", 1.5)[0] == 0
+    assert run_json()["expected_particles"] == pytest.approx(expected)
+    after = pd.read_csv("out/expected_precision.csv")
+    assert (after["recall"] < before["recall"]).all()
+    assert after["recall"].max() < 0.5
+    np.testing.assert_allclose(after["recall"], after["particles"] / expected, atol=1e-3)
+    assert all(tomogram["everything"] > 1.2 * tomogram["sums"][0] for tomogram in page()[1]["tomograms"])
+
+
 def test_points_of_the_page_are_the_candidates(pick: Run) -> None:
     pick(tomograms=("b.mrc",))
     _, values = page()
@@ -475,6 +488,20 @@ def test_the_next_steps_are_told_where_no_report_can_be_written(pick: Run, cetpi
     code, out, err = cetpick("report", "out", "--plots", "png")
     assert (code, "3dmod a.mrc out/a.mod" in out) == (2, True)
     assert "out/report.html: a folder is where the file should be written" in err
+
+
+def test_files_for_other_programs_that_are_older_than_the_picks_are_said(pick: Run, cetpick: Run) -> None:
+    pick(tomograms=("a.mrc",))
+    for words in (("out/particles.star", "out/dynamo.tbl"), ("out/a.csv", "out/a.coords")):
+        assert cetpick("convert", *words, "--tomogram", "a.mrc")[0] == 0
+    older = "older than the picks"
+    assert older not in pick(tomograms=("a.mrc",))[2]  # nothing is done
+    _, _, err = cetpick("repick", "out", "--threshold", 0.7)
+    assert f"out: dynamo.tbl, dynamo.doc, a.coords: {older}" in err
+    assert any(older in text for text in run_json()["warnings"])
+    for words in (("out/particles.star", "out/dynamo.tbl"), ("out/a.csv", "out/a.coords")):
+        assert cetpick("convert", *words, "--tomogram", "a.mrc", "--overwrite")[0] == 0
+    assert older not in cetpick("collect", "out")[2]
 
 
 def test_a_file_where_a_folder_of_pictures_might_be_is_left_alone(pick: Run, cetpick: Run) -> None:

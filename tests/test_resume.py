@@ -28,6 +28,9 @@ from cetpick.training import TrainedModel, train
 from tests.conftest import Run, TinySet
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:--count-hint")
+"""After a few steps scores tell anything."""
+
 SMALL: dict[str, Any] = {"steps": 15, "crops": 4, "crop": (6, 32, 32), "count_hint": 12}
 
 

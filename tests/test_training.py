@@ -26,8 +26,21 @@ from cetpick.networks.pretrained import WEIGHTS, load_pretrained
 from cetpick.optimisation import WeightAverage
 from cetpick.preprocess import prepare
 from cetpick.records import Coordinates, Grid, Region, Tomogram, TomogramInfo
-from cetpick.training import DOUBTFUL, HEAVIEST, MOSTLY, Telling, check_labels, doubt, model_settings, train
+from cetpick.training import (
+    DOUBTFUL,
+    HEAVIEST,
+    MOSTLY,
+    Telling,
+    _warn_of_hint,
+    check_labels,
+    doubt,
+    model_settings,
+    train,
+)
 from tests.conftest import TinySet
+
+pytestmark = pytest.mark.filterwarnings("ignore:--count-hint")
+"""After a few steps scores tell anything."""
 
 CPU = torch.device("cpu")
 SMALL = {"steps": 8, "crops": 4, "crop": (6, 32, 32)}
@@ -257,6 +270,15 @@ def test_settings_check_themselves() -> None:
     for bad in ({"count_hint": 0}, {"steps": 0}, {"mode": "papre"}, {"hidden": "maybe"}):
         with pytest.raises(InputError, match="unusable setting"):
             TrainSettings(diameter=250, **bad)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_hint_that_the_scores_contradict_is_said() -> None:
+    for hint in (None, 90.0, 120.0, 160.0):
+        _warn_of_hint(hint, Count(90.0, 120.0, 160.0))
+    for hint in (40.0, 360.0):
+        with pytest.warns(CetpickWarning, match=rf"--count-hint {hint:g}, but .* 120 \(90 to 160\) particles"):
+            _warn_of_hint(hint, Count(90.0, 120.0, 160.0))
 
 
 @pytest.mark.filterwarnings("ignore:only 8 labels")

@@ -107,7 +107,11 @@ Steps = Annotated[
     typer.Option(help="Training steps, of the first round; by default the mode's own number."),
 ]
 CountHint = Annotated[
-    float | None, typer.Option(metavar="N", help="Expected particles in a tomogram; estimated when not given.")
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="Particles in a tomogram, as far as you know: believed to a factor of two, beside labels and scores.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -241,7 +241,10 @@ def pair_files(
 
 def _leave_out(option: str | None) -> str:
     """What to do with a file that names tomograms, none of which are known."""
-    return f"name its tomograms, too{f' ({option})' if option else ''}, or leave it out"
+    return (
+        f"name its tomograms, too{f' ({option})' if option else ''}, or leave it out; where these are the same under "
+        "another name, give the tomograms.star that calls them so, or links of these names"
+    )
 
 
 def _rename(stray: Path, known: Sequence[TomogramInfo], strays: int, files: int, option: str | None) -> str:
@@ -301,7 +304,7 @@ def _checked(record: Coordinates, info: TomogramInfo | None) -> Coordinates:
             file=record.source,
             expected=f"x, y, z from -0.5 to {tuple(n - 0.5 for n in info.grid.size)}",
             found=f"x, y, z from {_point_text(points.min(axis=0))} to {_point_text(points.max(axis=0))}",
-            cure="do voxel size, binning and axis order of the labels fit this tomogram?",
+            cure="do voxel size, binning and axis order fit this tomogram? Of labels `cetpick check` tells it",
         )
     if not inside.all():
         worst = _point_text(points[np.argmax(beyond)])

@@ -415,6 +415,8 @@ def _on_volume(path: str | PathLike[str], points: Points, model: ImodModel, info
             stacklevel=2,
         )
         return points
+    if header == 1 and minx.scale[0] != 1:  # nobody set it: what the user, or tomograms.star, says counts
+        header = info.grid.voxel_size
     # MINX holds float32, so the header is rounded the same way: on its own volume a model does not move at all.
     voxel_size, *origin = np.array([header, *info.grid.origin], dtype=np.float32).tolist()
     moved = imod_to_other_volume(

@@ -23,6 +23,8 @@ MULTIPLE = 8
 """Sides of boxes are so many pixels or a multiple: fast to transform."""
 PADDED = 2
 """RELION extracts boxes so much larger before it crops them: the CTF spreads signal."""
+EXPORTS = ("relion5.star", "warp.star", "dynamo.tbl", "dynamo.doc")
+"""What the commands of `next_steps` write of all tomograms, in the folder of results; and NAME.coords of one."""
 MOST_NAMED = 8
 """Tomograms that are named one by one in a command."""
 

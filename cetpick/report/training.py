@@ -131,7 +131,7 @@ def facts_of(training: Mapping[str, Any], settings: ModelSettings) -> dict[str, 
     if recipe.get("cut_short"):
         facts["Steps"] += ", fewer than usual: scores of particles soon lay clearly apart from all others"
     if final := training.get("final"):
-        facts["Loss at the end"] = f"{final['loss']:.4g}"
+        facts["Loss of the last step"] = f"{final['loss']:.4g}"
     if scouts:
         found, hidden = (sum(scout[key] for scout in scouts) for key in ("found", "hidden"))
         facts["Scouts"] = (

@@ -14,7 +14,8 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import remove_leftovers
 from cetpick.io.relion import write_optimisation_set, write_particles
 from cetpick.io.table import read_table, write_table
-from cetpick.workflows.record import keeping_warnings, write_json
+from cetpick.report.handover import EXPORTS
+from cetpick.workflows.record import keeping_warnings, size_and_time, write_json
 from cetpick.workflows.report import write_report
 from cetpick.workflows.results import (
     ALL_TOGETHER,
@@ -38,6 +39,9 @@ from cetpick.workflows.runs import (
     plan_values,
     spoiled,
 )
+
+SHOWN = 8
+"""Names in a message, at most."""
 
 
 @dataclass(kw_only=True)
@@ -147,6 +151,8 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
         "warnings": list(dict.fromkeys(told)),
         **plan_values(plan),
     }
+    with keeping_warnings(values["warnings"]):
+        _warn_of_exports(output, complete)
     page.unlink(missing_ok=True)
     if report:
         with keeping_warnings(values["warnings"]):
@@ -197,6 +203,20 @@ def _warn_of_empty(complete: Sequence[TomogramRecord], plan: Plan) -> None:
                 CetpickWarning,
                 stacklevel=3,
             )
+
+
+def _warn_of_exports(output: Path, complete: Sequence[TomogramRecord]) -> None:
+    """Warn of what other programs were given of picks that are others now."""
+    written = max(stamp.modified for record in complete for stamp in record.outputs.values())
+    names = [*EXPORTS, *(f"{record.info.name}.coords" for record in complete)]
+    stale = [name for name in names if (output / name).is_file() and size_and_time(output / name)[1] < written]
+    if stale:
+        warnings.warn(
+            f"{output}: {', '.join(stale[:SHOWN])}{' ...' if len(stale) > SHOWN else ''}: older than the picks; "
+            "`cetpick report` tells the commands that make them anew",
+            CetpickWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_several_stars(complete: Sequence[TomogramRecord], plan: Plan) -> None:

@@ -439,7 +439,8 @@ def points_in_file(path: Path, info: TomogramInfo, *, binned: bool | None = None
         f"holds no points of tomogram {info.name}",
         file=path,
         expected="the centres of particles in it",
-        cure="click them (3dmod: Model mode, middle mouse button) and save; `cetpick info` tells what is in a file",
+        cure="click them (3dmod: Model mode, middle mouse button) and save; where the file calls the tomogram "
+        "otherwise, give the tomograms.star that does, or a link of that name. `cetpick info` tells what is in a file",
     )
 
 

@@ -387,9 +387,8 @@ def write_tomogram(
     model, table, stored = tomogram_files(output, record.info.name)
     key = _key(output, stored)
     outputs = {key: record.outputs[key]} if candidates is None else {}
-    picks = record.cut.apply(
-        record.info, read_table(stored).table if candidates is None else candidates, diameter=diameter
-    )
+    found = read_table(stored).table if candidates is None else candidates
+    picks = record.cut.apply(record.info, found, diameter=diameter)
     with held_signals():
         set_edited_aside(output, record.info.name)
         save_record(output, replace(record, outputs=outputs))
@@ -406,7 +405,9 @@ def write_tomogram(
             picks=len(picks.accepted),
             lowest=picks.cut,
             particles=float(picks.accepted["score"].sum()) if record.maker.calibrated else 0.0,
-            expected=expectations(picks.candidates["score"]) if record.maker.calibrated else (),
+            expected=expectations(picks.candidates["score"], everything=float(found["score"].sum()))
+            if record.maker.calibrated
+            else (),
             outputs=outputs,
         )
         save_record(output, record)
