@@ -307,8 +307,8 @@ def _warn_of_hint(hint: float | None, count: Count) -> None:
     """Warn when a hint is not among the numbers of particles in a tomogram that all evidence, it included, allows."""
     if hint is not None and not count.low <= hint <= count.high:
         warnings.warn(
-            f"--count-hint {hint:g}, but by all that is known {count.expected:.0f} ({count.low:.0f} to {count.high:.0f}) "
-            "particles in a tomogram: was the training too short, or are look-alikes among them?",
+            f"--count-hint {hint:g}, but {count.expected:.0f} ({count.low:.0f} to {count.high:.0f}) particles in a "
+            "tomogram by all that is known: was the training too short, or are look-alikes among them?",
             CetpickWarning,
             stacklevel=3,
         )
