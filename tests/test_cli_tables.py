@@ -535,6 +535,19 @@ def test_tables_need_no_torch(tmp_path: Path) -> None:
         assert expected in done.stdout
 
 
+def test_output_that_nobody_reads_ends_it_as_in_a_shell(tmp_path: Path) -> None:
+    """Such as `cetpick info a.csv | head -0`."""
+    table = tmp_path / "a.csv"
+    table.write_text("x,y,z\n" + "1,2,3\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cetpick", "info", table], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate()
+    assert (process.returncode, err) == (141, b"")
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("evaluate", "--help"), ("pick", "--help"), ("check", "--help")])
 def test_help_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code = """

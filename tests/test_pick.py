@@ -371,7 +371,8 @@ def test_ctrl_c_in_training_is_no_traceback_and_writes_nothing(
     monkeypatch.setattr("cetpick.scouting.optimise", interrupted)
     command = ["pick", tiny.path("two"), "--train", tiny.path("one"), "--labels", tiny.labels, "-d", 160, "-q"]
     assert cetpick(monkeypatch, *command, "-o", tmp_path / "out") == 130
-    assert capsys.readouterr().err.endswith("stopped\n")
+    told = "stopped: the same command does the rest; with --resume it goes on with a training, too\n"
+    assert capsys.readouterr().err.endswith(told)
     assert not (tmp_path / "out").exists()
 
 

@@ -31,6 +31,14 @@ from cetpick.errors import CetpickError, CetpickWarning, InputError
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
+BROKEN_PIPE = 141
+"""Exit code when nobody reads the output any more, as shells have it."""
+GOES_ON = {
+    "pick": ": the same command does the rest; with --resume it goes on with a training, too",
+    "train": ": the same command with --resume goes on",
+    "repick": ": the same command does the rest",
+}
+"""What to do after Ctrl-C."""
 TERMINATED = 143
 """Exit code after SIGTERM, as shells and schedulers have it (128 + 15), also when it comes before Python is up."""
 
@@ -121,15 +129,17 @@ def main() -> None:
         print(what, file=sys.stderr)
         sys.exit(code)
     except (KeyboardInterrupt, SystemExit) as ended:
-        # typer turns Ctrl-C into a silent exit with this code
+        if isinstance(ended.__context__, BrokenPipeError):  # which typer turns into an exit with code 1
+            sys.exit(BROKEN_PIPE)
+        # and Ctrl-C into a silent exit with this code
         if isinstance(ended, SystemExit) and ended.code == TERMINATED:
             print("terminated", file=sys.stderr)
         if isinstance(ended, SystemExit) and ended.code != STOPPED:
             raise
-        print("stopped", file=sys.stderr)
+        print(f"stopped{GOES_ON.get(next(iter(sys.argv[1:]), ''), '')}", file=sys.stderr)
         sys.exit(STOPPED)
     except BrokenPipeError:
-        sys.exit(141)
+        sys.exit(BROKEN_PIPE)
     except OSError as error:  # such as a name that is too long, or a disk that is gone
         print(f"error: {error}", file=sys.stderr)
         sys.exit(CetpickError.exit_code)
