@@ -657,6 +657,17 @@ def test_truth_is_judged_in_the_tomograms_that_were_picked(pick: Run, cetpick: R
     assert "points lie outside of tomogram a" in cetpick("evaluate", "out", "--truth", "a_truth.csv")[2]
 
 
+def test_particles_are_judged_in_angstrom_by_the_folder_that_they_are_in(pick: Run, cetpick: Run) -> None:
+    assert pick("--threshold", 0)[0] == 0
+    Path("truth").mkdir()
+    for name in NAMES:
+        pd.read_csv(f"out/{name}.csv")[["x", "y", "z"]].to_csv(f"truth/{name}.csv", index=False)
+    code, out, err = cetpick("evaluate", "out/particles.star", "--truth", "truth", "--diameter", 20, "--json")
+    assert code == 0, err
+    (result,) = json.loads(out)["results"]
+    assert (result["radius"], result["all_picks"]["f1"]) == (1, 1)
+
+
 def test_repick_keeps_particles_apart(pick: Run, cetpick: Run) -> None:
     assert pick("--threshold", 0)[0] == 0
     code, _, err = cetpick("repick", "out", "--separation", 0.3)

@@ -316,9 +316,9 @@ def read_point_sets(
 
 
 def _picked_in(picks: Sequence[Path]) -> list[TomogramInfo]:
-    """The tomograms of output folders of `cetpick pick`, each once, as far as their records are there."""
+    """The tomograms of output folders of `cetpick pick`, or of those that files are in, as far as records are there."""
     found = {}
-    for folder in picks:
+    for folder in dict.fromkeys(path if path.is_dir() else path.parent for path in picks):
         for name in read_run(folder) if _is_output(folder) else ():
             if (record := read_tomogram_record(folder, name)) is not None:
                 found[name] = record.info
