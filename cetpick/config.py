@@ -71,7 +71,7 @@ class ModelSettings:
         gold: from where on a coarse voxel is gold, see contamination.least_of_gold; None when it is not looked for.
         carbon: the same of carbon, see contamination.least_of_carbon.
         skewness: of the normalised training tomograms at the working scale; its sign tells dark from bright protein.
-        stored_voxel_size: angstrom a voxel of the training tomograms.
+        stored_voxel_size: angstrom a voxel of the training tomograms; of several the geometric mean of the extremes.
         provenance: how the model was made: version, seed, steps, labels by tomogram.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -92,7 +93,8 @@ class TrainedModel:
 
 def model_settings(settings: TrainSettings, tomograms: Sequence[Tomogram]) -> ModelSettings:
     """Choose the working grid from the diameter (`default`) or from the first tomogram (`paper`)."""
-    stored = tomograms[0].info.grid.voxel_size
+    sizes = [tomogram.info.grid.voxel_size for tomogram in tomograms]
+    stored = sizes[0]
     if settings.mode == "paper":
         voxel_size = (2 * stored, stored, stored)
     else:
@@ -103,7 +105,7 @@ def model_settings(settings: TrainSettings, tomograms: Sequence[Tomogram]) -> Mo
         classes=(ParticleClass(diameter=settings.diameter),),
         voxel_size=voxel_size,
         background=None if settings.mode == "paper" else BACKGROUND,
-        stored_voxel_size=stored,
+        stored_voxel_size=math.sqrt(min(sizes) * max(sizes)),
     )
 
 

@@ -1,6 +1,7 @@
 """Training on a tiny set: it learns, repeats itself, and says what is wrong."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,19 @@ def test_settings_check_themselves() -> None:
     for bad in ({"count_hint": 0}, {"steps": 0}, {"mode": "papre"}, {"hidden": "maybe"}):
         with pytest.raises(InputError, match="unusable setting"):
             TrainSettings(diameter=250, **bad)
+
+
+def test_a_model_of_several_voxel_sizes_is_at_home_between_them(tiny: TinySet) -> None:
+    tomogram = labelled(tiny)[0][0]
+    grid = tomogram.info.grid
+    coarse = dataclasses.replace(
+        tomogram,
+        info=dataclasses.replace(tomogram.info, grid=dataclasses.replace(grid, voxel_size=2 * grid.voxel_size)),
+    )
+    settings = TrainSettings(diameter=tiny.diameter, **SMALL)
+    assert model_settings(settings, [tomogram]).stored_voxel_size == grid.voxel_size
+    both = [model_settings(settings, of).stored_voxel_size for of in ([tomogram, coarse], [coarse, tomogram])]
+    assert both == pytest.approx([math.sqrt(2) * grid.voxel_size] * 2)
 
 
 @pytest.mark.filterwarnings("error")
