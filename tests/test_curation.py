@@ -790,6 +790,15 @@ def test_the_next_command_is_the_last_one_and_what_was_said() -> None:
     assert told.next_command == (
         f"cetpick pick t1.mrc --train t1.mrc -l t1.mod --mask a=b {said} --count-hint 1 --train t2.mrc -o NEW"
     )
+    # from another folder than that of the command all paths lead to the files
+    told = summary(*words, paths=("t1.mrc", "t2.mrc"))
+    told.folder = Path("/some where")
+    here = Path.cwd()
+    assert told.next_command == (
+        "cd '/some where' && cetpick pick t1.mrc --train t1.mrc -l t1.mod --count-hint 80 --mask a=b "
+        f"--reject {here}/r/rejected.star --added '{here}/r/my added.star' "
+        f"--train {here}/t1.mrc --train {here}/t2.mrc -o NEW"
+    )
     # the published method knows no rejected places (and its scores tell no number)
     told = summary("pick", "t1.mrc", "--labels", "t1.mod", "--mode", "paper", "-o", "picks")
     assert told.next_command == ("cetpick pick t1.mrc --labels t1.mod --mode paper --added 'r/my added.star' -o NEW")

@@ -85,6 +85,7 @@ class CurateSummary:
         count: particles in a tomogram, told by the answers to places that were drawn at random; None when they tell
             none.
         command: words of the command that made the picks, when it trained on labels.
+        folder: that it was given in, where that is another one than the present.
     """
 
     output: Path
@@ -95,6 +96,7 @@ class CurateSummary:
     diameter: float
     count: Count | None = None
     command: list[str] = field(default_factory=list)
+    folder: Path | None = None
 
     @property
     def untouched(self) -> list[str]:
@@ -109,7 +111,7 @@ class CurateSummary:
             word
             for what, path in self.files.items()
             if not (paper and what == "rejected")
-            for word in ("--reject" if what == "rejected" else "--added", str(path))
+            for word in ("--reject" if what == "rejected" else "--added", self._seen(path))
         ]
         said += ["--count-hint", f"{max(1.0, self.count.expected):.0f}"] if self.count else []
         if not self.command:
@@ -122,11 +124,17 @@ class CurateSummary:
                 next(words)
             elif word not in ("--overwrite", "--resume"):
                 kept.append(word)
-                trained |= {Path(kept[-1]).resolve()} if kept[-2:-1] == ["--train"] else set()
+                named = (self.folder or Path()) / kept[-1]
+                trained |= {named.resolve()} if kept[-2:-1] == ["--train"] else set()
         # all tomograms with labels or rejected places are learned from, unless some are named
         more = [path for path in self.paths if path.resolve() not in trained] if trained else []
-        said += [word for path in more for word in ("--train", str(path))]
-        return f"cetpick {shlex.join([*kept, *said])} -o NEW"
+        said += [word for path in more for word in ("--train", self._seen(path))]
+        there = f"cd {shlex.quote(str(self.folder))} && " if self.folder else ""
+        return f"{there}cetpick {shlex.join([*kept, *said])} -o NEW"
+
+    def _seen(self, path: Path) -> str:
+        """A path that leads to the file from `folder` too."""
+        return str(path.absolute() if self.folder else path)
 
 
 def run_curate(
@@ -179,7 +187,8 @@ def run_curate(
                     cure=f"name the files that you saved, such as {picks.parent / 'models'}",
                 )
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
-        summary = CurateSummary(output=output, diameter=diameter, command=_command(picks))
+        command, folder = _command(picks)
+        summary = CurateSummary(output=output, diameter=diameter, command=command, folder=folder)
         found = []
         for info, table in given:
             if info.name not in points and not (emptied and len(table)):
@@ -303,12 +312,18 @@ def _told_count(picks: Path, found: Sequence[Curated], labelled: Mapping[str, in
     return Count(*((number + labels) / len(found) for number in hidden))
 
 
-def _command(picks: Path) -> list[str]:
-    """Words of the command that made the picks, none when it is not known or trained nothing."""
+def _command(picks: Path) -> tuple[list[str], Path | None]:
+    """Words of the command that made the picks, none when it is not known or trained nothing; and its working folder.
+
+    The latter is None when it is the present one, not known, or not there any more.
+    """
     folder = results_folder(picks)
     run = read_run(folder / RUN_FILE) if folder else None
     words = separated(run.values.get("arguments", ())) if run else []
-    return words if words[:1] == ["pick"] and {"--labels", "-l"} & set(words) else []
+    given_in = Path(run.values.get("folder", "")) if run else Path()
+    elsewhere = given_in.is_dir() and given_in.resolve() != Path.cwd().resolve()
+    trains = words[:1] == ["pick"] and bool({"--labels", "-l"} & set(words))
+    return (words, given_in if elsewhere else None) if trains else ([], None)
 
 
 def separated(arguments: Sequence[str]) -> list[str]:
@@ -361,7 +376,7 @@ def _given(
     if folder is not None:
         found, model = read_results(folder)
         records += found
-        infos, diameter = [record.info for record in records], diameter or model.diameter
+        infos, diameter = [record.found for record in records], diameter or model.diameter
     else:
         infos = open_grids(tomograms, options)
     if not infos or diameter is None:
