@@ -1,6 +1,7 @@
 """Rejected places, `curate` and `suggest`: what people say of picks comes back into the next round."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -567,7 +568,7 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     assert len(places) == 10
     (name, *_) = names = list(places["tomogram"].unique())
     assert len(names) == 2
-    assert f"3dmod {name}.mrc out/suggest/models/{name}.mod" in out
+    assert re.search(rf"^3dmod (/\S+/)?{name}\.mrc out/suggest/models/{name}\.mod$", out, re.MULTILINE)
     assert f"by their scores about {places['score'].sum():.0f} of these 10 are particles\n" in out
     chosen = json.loads((data / "out" / "suggest" / "suggest.json").read_text())
     assert chosen["settings"] == {"number": 10, "particles": None, "tomograms": None, "seed": 0}
@@ -753,6 +754,18 @@ def test_no_particle_among_the_places_tells_no_number(data: Path, cetpick: Run) 
     assert "tell" not in out
     assert "--count-hint" not in out
     assert json.loads(cetpick(*arguments, "--overwrite", "--json")[1])["count"] is None
+
+
+@pytest.mark.usefixtures("probabilities")
+def test_places_are_suggested_from_any_folder(
+    data: Path, cetpick: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = Path.cwd().resolve()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    out = cetpick("suggest", here / "out", "--tomograms", 1)[1]
+    (line,) = (line for line in out.splitlines() if line.startswith("3dmod "))
+    assert all(Path(word).is_file() for word in line.split()[1:])
 
 
 @pytest.mark.usefixtures("probabilities")

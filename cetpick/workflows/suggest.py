@@ -100,7 +100,7 @@ def run_suggest(
         )
     output = results / FOLDER
     records, model = read_results(results)
-    infos = {result.info.name: result.info for result in records}
+    infos = {result.info.name: result.found for result in records}
     names = [SUGGESTED, SUGGESTED_TABLE, CONSIDERED, RECORD, *(f"{MODELS}/{name}.mod" for name in infos)]
     prepare_output(output, names, overwrite=overwrite, inputs=labels, option=None)
     if particles is None:
@@ -116,7 +116,7 @@ def run_suggest(
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
     tables, read = [], [file.source for _, file in pairs if file.source]
     for result in records:
-        info, path = result.info, tomogram_files(results, result.info.name)[2]
+        info, path = infos[result.info.name], tomogram_files(results, result.info.name)[2]
         if not result.holds(results, path):
             continue
         read.append(path)
