@@ -84,7 +84,7 @@ def find_candidates(
     table["score"] = scores[keep]
     table["class"] = settings.classes[0].name
     table.attrs["excluded"] = int((scores[excluded] >= settings.threshold).sum())
-    return table[grid.contains(table[["x", "y", "z"]])].reset_index(drop=True)
+    return table
 
 
 def _counts(valid: Mask | None, places: Points) -> Mask:

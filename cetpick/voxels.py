@@ -24,7 +24,7 @@ ROWS = 32
 VARIED, QUIET = 90.0, 0.2
 """Slices above or below the specimen hold none if they vary by less than that share of this percentile of all."""
 FEWEST_VARIED = 0.25
-"""Share of the slices that vary more, from which on they are the specimen though they reach a face of the tomogram."""
+"""Share of the slices that vary more, from which on they are the specimen though they reach a face of what counts."""
 STATISTICS_SAMPLE = 4_000_000
 """Voxels at most that median and MAD are taken from; their error is then below 1e-3 sigma."""
 
@@ -182,13 +182,13 @@ def specimen(data: NDArray[Any], valid: Mask | None) -> Mask | None:
         valid: the voxels that count, None for all.
     """
     spread = spreads_of_slices(data, valid)
-    known = spread[spread > 0]
+    known = np.flatnonzero(spread > 0)
     if not len(known):
         return valid
-    varied = np.flatnonzero(spread >= QUIET * np.percentile(known, VARIED))
-    first, last = varied[0], varied[-1] + 1
-    at_face = first == 0 or last == len(data)
-    if last - first == len(data) or (at_face and last - first < FEWEST_VARIED * len(data)):
+    varied = np.flatnonzero(spread >= QUIET * np.percentile(spread[known], VARIED))
+    (bottom, top), (first, last) = ((slices[0], slices[-1] + 1) for slices in (known, varied))
+    at_face = first == bottom or last == top
+    if (first, last) == (bottom, top) or (at_face and last - first < FEWEST_VARIED * (top - bottom)):
         return valid
     held: Mask = scratch.zeros(data.shape, bool)
     for z in range(first, last):

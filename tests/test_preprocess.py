@@ -376,6 +376,9 @@ def test_a_few_slices_that_vary_more_are_not_taken_for_the_specimen(where: list[
     data, _ = balls((32, 60, 60), radius=6)
     data[where] += ndimage.gaussian_filter(np.random.default_rng(1).normal(0, 30, (32, 60, 60)), 2)[where]
     assert specimen(data, None) is None
+    slab = np.zeros((48, 60, 60), bool)  # of a tomogram, in which the rest does not count
+    slab[8:40] = True
+    assert specimen(np.pad(data, ((8, 8), (0, 0), (0, 0))), slab) is slab
     settings = ModelSettings(classes=(ParticleClass(diameter=120),), voxel_size=(20, 10, 10))
     others = np.setdiff1d(np.arange(16), [z // 2 for z in where])
     assert 0.8 < prepare(tomogram(data), settings).volume[others].std() < 2
