@@ -448,6 +448,11 @@ class Judgement:
         return self.ranking[0].reading if self.verdict in ("swapped", "scaled") else None
 
     @property
+    def is_clearly_off(self) -> bool:
+        """Whether another reading is on particles, and nothing shows at the labels as given."""
+        return self.better is not None and not abs(self.given.z) >= CONTRAST
+
+    @property
     def is_faint(self) -> bool:
         """Whether there is no clear contrast although there are MANY_LABELS."""
         return self.verdict == "undecidable" and self.contrast is None and self.labels >= MANY_LABELS

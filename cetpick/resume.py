@@ -10,6 +10,7 @@ import io
 import pickle
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from cetpick.io.atomic import replacing
 
 EVERY = 60.0
 """Seconds between checkpoints, so many are lost at most when the machine fails."""
-FORMAT = 3
+FORMAT = 4
+SHORT, SHOWN = 20, 4
+"""Values of so many characters are shown, and so many of them; hashes are not."""
 
 
 class Checkpoint:
@@ -31,17 +34,17 @@ class Checkpoint:
         resumed: the steps that each part had taken in the file that was loaded, empty for a training from the start.
     """
 
-    def __init__(self, path: Path, *, identity: str, environment: str, every: float = EVERY) -> None:
+    def __init__(self, path: Path, *, identity: Mapping[str, str], environment: str, every: float = EVERY) -> None:
         """Keep the state of a training in `path`.
 
         Args:
             path: the file; it appears with the first save.
-            identity: tells this training from others: settings, inputs, version.
+            identity: tells this training from others: settings, inputs, version, by what they are called.
             environment: device, threads and torch version, of which the last digits of the weights depend.
             every: seconds between checkpoints.
         """
         self.path, self.resumed = path, dict[str, int]()
-        self._identity, self._environment, self._every = identity, environment, every
+        self._identity, self._environment, self._every = dict(identity), environment, every
         self._parts: dict[str, dict[str, Any]] = {}
         self._saved = time.monotonic()
 
@@ -72,6 +75,7 @@ class Checkpoint:
                 "is the checkpoint of another training",
                 file=self.path,
                 expected="the same tomograms, labels, settings and version of cetpick as when it was made",
+                found=_differences(identity, self._identity) if known else "one of another version of cetpick",
                 cure="repeat that command with --resume, or start again with --overwrite in the place of --resume",
             )
         if environment != self._environment:
@@ -111,3 +115,14 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file: the training is over."""
         self.path.unlink(missing_ok=True)
+
+
+def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is not as it was, in words."""
+    told = []
+    for name in {**then, **now}:
+        before, value = then.get(name, "none"), now.get(name, "none")
+        if value != before:
+            shown = max(len(before), len(value)) <= SHORT
+            told.append(f"{name} {value}, then {before}" if shown else f"other {name}")
+    return "; ".join([*told[:SHOWN], *(["and more"] if len(told) > SHOWN else [])])

@@ -25,13 +25,14 @@ from cetpick.contrast import (
     measure_response,
     readings_of,
 )
+from cetpick.errors import InputError
 from cetpick.geometry import Axes, Points, rescale, turn_axes
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import read_info
 from cetpick.records import Coordinates, Grid, Tomogram
 from cetpick.report.overlay import DPI, WIDTH, average_box, fullest_places
 from cetpick.simulate import SimulationSettings, simulate
-from cetpick.workflows.inputs import warn_of_labels
+from cetpick.workflows.inputs import InputOptions, require_right_labels
 from tests.conftest import Run
 
 DIAMETER, VOXEL_SIZE = 120.0, 10.0
@@ -496,7 +497,7 @@ class TestCommand:
             assert "Traceback" not in err
 
 
-class TestWarning:
+class TestBeforeTraining:
     """What `train` and `pick` do with labels before they use them."""
 
     def test_swapped(self, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
@@ -504,8 +505,50 @@ class TestWarning:
         volume = Tomogram(info=info, data=flat.data)
         labels = table(tmp_path / "labels.csv", flat.labels[:, [0, 2, 1]])
         inside = Coordinates.from_points(flat.labels[:1], source=labels)  # reading leaves out what lies outside
+        with pytest.raises(InputError, match=r"labels.csv: labels that are not on particles as they are\n") as caught:
+            require_right_labels(volume, [inside], DIAMETER)
+        told = str(caught.value)
+        assert "found: these look swapped: xzy fits better" in told
+        assert "cure: xzy: x, y, z are to become (x, z, y); `cetpick convert` does that: --axes " in told
+        assert f"check {tomogram} --labels {labels} -d 120 -o DIR` draws them" in told
+        assert told.endswith("If they are right as they are, add --trust-labels")
         with pytest.warns(UserWarning, match=r"labels.csv on .*t1.mrc: these look swapped: xzy fits better"):
-            warn_of_labels(volume, [inside], DIAMETER)
+            require_right_labels(volume, [inside], DIAMETER, InputOptions(trust_labels=True))
+
+    def test_two_readings_on_particles(self, flat: Scene, tmp_path: Path) -> None:
+        """Labels on one kind of particles that would be on a denser one if they were read otherwise are used."""
+        data = flat.data.copy()
+        z, y, x = np.ogrid[tuple(map(slice, data.shape))]
+        mirrored = flat.labels * [-1, 1, 1] + [flat.grid.size[0] - 1, 0, 0]
+        for cx, cy, cz in mirrored:
+            data[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 < (VOXELS / 2) ** 2] -= 4
+        path = tmp_path / "t2.mrc"
+        write_mrc(path, data, voxel_size=VOXEL_SIZE)
+        labels = Coordinates.from_points(flat.labels, source=table(tmp_path / "labels.csv", flat.labels))
+        judged = judge_labels(measure_response(data, flat.grid, diameter=DIAMETER), flat.labels)
+        assert judged.verdict == "swapped"
+        with pytest.warns(UserWarning, match="these look swapped: x flipped fits better"):
+            require_right_labels(Tomogram(info=read_info(path), data=data), [labels], DIAMETER)
+
+    @pytest.mark.parametrize("more", [(), ("--overwrite",)])
+    def test_command(self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path, more: tuple[str, ...]) -> None:
+        """Nothing is trained, and nothing that was there is lost."""
+        model = tmp_path / "model.safetensors"
+        checkpoint = tmp_path / "model.checkpoint"
+        if more:
+            model.write_bytes(b"earlier")
+            checkpoint.write_bytes(b"earlier, too")
+        before = sorted(tmp_path.iterdir())
+        labels = table(tmp_path / "labels.csv", flat.labels[:, [1, 0, 2]])
+        code, out, err = cetpick("train", tomogram, "-l", labels, "-d", DIAMETER, "-o", model, *more)
+        assert (code, out) == (2, "")
+        assert "error: " in err
+        assert "these look swapped: yxz fits better" in err
+        assert "Traceback" not in err
+        assert sorted(tmp_path.iterdir()) == sorted([*before, labels])
+        code, _, err = cetpick("pick", tomogram, "-l", labels, "-d", DIAMETER, "-o", tmp_path / "picks")
+        assert code == 2
+        assert "these look swapped: yxz fits better" in err
 
     def test_no_contrast(self, tomogram: Path, flat: Scene, tmp_path: Path) -> None:
         """Such as labels of another tomogram; with few of them nothing is said."""
@@ -515,13 +558,13 @@ class TestWarning:
             rf"labels.csv on .*t1.mrc: no clear contrast .*another tomogram.*check {tomogram} --labels {labels} -d 120"
         )
         with pytest.warns(UserWarning, match=said):
-            warn_of_labels(volume, [Coordinates.from_points(Scene(seed=2).labels, source=labels)], DIAMETER)
-        warn_of_labels(volume, [Coordinates.from_points(Scene(seed=2).labels[:9])], DIAMETER)
+            require_right_labels(volume, [Coordinates.from_points(Scene(seed=2).labels, source=labels)], DIAMETER)
+        require_right_labels(volume, [Coordinates.from_points(Scene(seed=2).labels[:9])], DIAMETER)
 
     def test_right_or_undecidable_labels_pass(self, tomogram: Path, flat: Scene) -> None:
         volume = Tomogram(info=read_info(tomogram), data=flat.data)
         for xyz in (flat.labels, flat.labels[:2]):
-            warn_of_labels(volume, [Coordinates.from_points(xyz)], DIAMETER)
+            require_right_labels(volume, [Coordinates.from_points(xyz)], DIAMETER)
 
 
 def test_judgement_is_reproducible(flat: Scene, flat_response: Response) -> None:

@@ -53,7 +53,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoint(path: Path, **changes: Any) -> Checkpoint:
-    return Checkpoint(path, **({"identity": "a", "environment": "here", "every": 0.0} | changes))
+    known = {"identity": {"steps": "500", "labels": 30 * "a"}, "environment": "here", "every": 0.0}
+    return Checkpoint(path, **(known | changes))
 
 
 @pytest.mark.filterwarnings("ignore:only 8 labels", "ignore:.* labels were not found again", "ignore:labels lie beside")
@@ -152,9 +153,10 @@ def test_a_checkpoint_goes_on_with_its_own_training_only(tmp_path: Path) -> None
     first.load()  # nothing there: from the start
     assert first.state("training") is None
     first.save("training", {"log": [{"loss": 1.0}]})
-    other = checkpoint(path, identity="b")
-    with pytest.raises(InputError, match="of another training"):
+    other = checkpoint(path, identity={"steps": "300", "labels": 30 * "b", "slab": "[1, 2]"})
+    with pytest.raises(InputError, match="of another training") as caught:
         other.load()
+    assert caught.value.found == "steps 300, then 500; other labels; slab [1, 2], then none"
     elsewhere = checkpoint(path, environment="there")
     with pytest.warns(CetpickWarning, match="made on here, and now it goes on on there"):
         elsewhere.load()

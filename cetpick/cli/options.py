@@ -113,6 +113,9 @@ CountHint = Annotated[
         help="Particles in a tomogram, as far as you know: believed to a factor of two, beside labels and scores.",
     ),
 ]
+TrustLabels = Annotated[
+    bool, typer.Option("--trust-labels", help="Train even on labels that look swapped or of another scale.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[

@@ -31,6 +31,7 @@ def pick(
         float | None, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Of the particle; needed to train.")
     ] = None,
     mode: opt.Mode = opt.ModeName.default,
+    trust_labels: opt.TrustLabels = False,
     steps: opt.Steps = None,
     count_hint: opt.CountHint = None,
     threshold: opt.Threshold = None,
@@ -114,7 +115,7 @@ def pick(
             star=star.value if star else None,
             options=InputOptions(
                 voxel_size=voxel_size, which=which.value, names=names.value, binned=binned, mask=mask, slab=slab,
-                keep=opt.kept(keep),
+                keep=opt.kept(keep), trust_labels=trust_labels,
             ),
             device=device, threads=threads, memory=memory * 2**30 if memory else None,
             shard=Shard.parse(shard) if shard else None, cluster=cluster, resume=resume,

@@ -18,6 +18,7 @@ def train(
     added: opt.Added = None,
     reject: opt.Reject = None,
     mode: opt.Mode = opt.ModeName.default,
+    trust_labels: opt.TrustLabels = False,
     steps: opt.Steps = None,
     count_hint: opt.CountHint = None,
     seed: opt.Seed = 0,
@@ -59,6 +60,7 @@ def train(
         mask=mask,
         slab=slab,
         keep=opt.kept(keep),
+        trust_labels=trust_labels,
     )
     with reporting(quiet=quiet) as reporter:
         summary = run_train(

@@ -49,6 +49,7 @@ class InputOptions:
             like it; see find_mask.
         slab: from and to along z, angstrom, where they are looked for.
         keep: what not to look for and leave out.
+        trust_labels: train on labels that are clearly off.
 
     Raises:
         InputError: a voxel size or slab that no tomogram has, or no such mask: said once, however many there are.
@@ -61,6 +62,7 @@ class InputOptions:
     mask: Path | None = None
     slab: tuple[float, float] | None = None
     keep: tuple[Unwanted, ...] = ()
+    trust_labels: bool = False
 
     def __post_init__(self) -> None:
         if self.voxel_size is not None:
@@ -459,35 +461,45 @@ def all_points(info: TomogramInfo, labels: Coordinates, *, binned: bool | None =
         return points_in_file(labels.source, info, binned=binned)
 
 
-def warn_of_labels(
-    tomogram: Tomogram, labels: Sequence[Coordinates], diameter: float, *, binned: bool | None = None
+def require_right_labels(
+    tomogram: Tomogram, labels: Sequence[Coordinates], diameter: float, options: InputOptions | None = None
 ) -> None:
-    """Warn when labels look swapped, scaled or shifted, or when many have no clear contrast.
+    """Stop where labels are clearly swapped or scaled, warn where they may be, look shifted, or have no contrast.
 
     Args:
         tomogram: with its voxels.
         labels: read for it, as each file has them; each is judged.
         diameter: of the particle, angstrom.
-        binned: see InputOptions.
+        options: how they were read, and whether to trust them.
+
+    Raises:
+        InputError: there is no clear contrast at the labels, but there is in another reading of them: what is learned
+            from such labels finds nothing.
 
     Warns:
         CetpickWarning: another reading of the labels clearly fits better, or they may not be on particles.
     """
+    options = options or InputOptions()
     if not labels:
         return
     info = tomogram.info
     response = measure_response(tomogram.data, info.grid, diameter=diameter)
     for record in labels:
-        judgement = judge_labels(response, all_points(info, record, binned=binned))
-        if judgement.verdict in ("swapped", "scaled", "shifted") or judgement.is_faint:
-            told = judgement.message.removeprefix("cannot be told: ")
-            words = ["cetpick", "check", info.path, "--labels", record.source or "LABELS", "-d", f"{diameter:g}"]
-            warnings.warn(
-                f"{record.source or 'labels'} on {info.path}: {told}; "
-                f"`{shlex.join(map(str, words))} -o DIR` draws them",
-                CetpickWarning,
-                stacklevel=2,
+        judgement = judge_labels(response, all_points(info, record, binned=options.binned))
+        told = judgement.message.removeprefix("cannot be told: ")
+        words = ["cetpick", "check", info.path, "--labels", record.source or "LABELS", "-d", f"{diameter:g}"]
+        pictures = f"`{shlex.join(map(str, words))} -o DIR` draws them"
+        if judgement.is_clearly_off and not options.trust_labels:
+            raise InputError(
+                "labels that are not on particles as they are",
+                file=record.source,
+                expected=f"those of {info.path}",
+                found=told,
+                cure=f"{judgement.notes[0]}; {pictures}. If they are right as they are, add --trust-labels",
             )
+        if judgement.verdict in ("swapped", "scaled", "shifted") or judgement.is_faint:
+            message = f"{record.source or 'labels'} on {info.path}: {told}; {pictures}"
+            warnings.warn(message, CetpickWarning, stacklevel=2)
 
 
 def warn_of_scale(info: TomogramInfo, trained: float) -> None:

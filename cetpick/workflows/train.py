@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from cetpick.workflows.inputs import (
     open_labelled,
     open_training,
     read_places,
-    warn_of_labels,
+    require_right_labels,
 )
 from cetpick.workflows.record import (
     RunRecord,
@@ -168,7 +168,7 @@ def is_model_of(
     except InputError:
         return False
     note_inputs(labelled, record)
-    return provenance.get("training") == _identity(labelled, settings, record)
+    return provenance.get("training") == _hash(_identity(labelled, settings, record))
 
 
 def train_and_save(
@@ -193,11 +193,11 @@ def train_and_save(
 
     Raises:
         InputError: the checkpoint of a stopped training is there and it was not said what to do with it, or it is of
-            another training.
+            another training; labels are clearly swapped or scaled.
         TrainingError: the training failed.
 
     Warns:
-        CetpickWarning: labels that look swapped, scaled or shifted; they are used as they are. No report.
+        CetpickWarning: labels that may be swapped, scaled or shifted; they are used as they are. No report.
     """
     resolved = resolve_device(device, threads=threads)
     note_inputs(labelled, record)
@@ -215,13 +215,13 @@ def train_and_save(
             file=checkpoint.path,
             cure="add --resume to go on with it, or --overwrite to start again",
         )
-    else:
-        checkpoint.remove()
     examples = [(read_tomogram(of.info), of.labels) for of in labelled]
     rejected = [of.rejected for of in labelled]
     with record.timed("checking labels"):
         for (tomogram, _), of in zip(examples, labelled, strict=True):
-            warn_of_labels(tomogram, of.label_files, settings.diameter, binned=options.binned)
+            require_right_labels(tomogram, of.label_files, settings.diameter, options)
+    if not resume:
+        checkpoint.remove()
     with record.timed("training"):
         try:
             trained = train(
@@ -251,7 +251,7 @@ def train_and_save(
     }
     stray = {e.tomogram.info.name: e.stray.round(2).tolist() for e in trained.examples if len(e.stray)}
     provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), **known}
-    provenance["training"] = identity
+    provenance["training"] = _hash(identity)
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
     last = trained.log[-1]
     record.values |= {
@@ -262,7 +262,7 @@ def train_and_save(
             "steps": len(trained.log),
             **known,
             "stray_labels": stray,
-            "identity": identity,
+            "identity": provenance["training"],
             "resumed": checkpoint.resumed,
             "recipe": trained.recipe,
             "final": last,
@@ -300,16 +300,35 @@ def thinned(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     return list(log[:: max(1, len(log) // POINTS)])
 
 
-def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: RunRecord) -> str:
-    """Tells a training from others; the hashes of its tomograms are those in `record`."""
-    values: list[Any] = [__version__, dataclasses.asdict(settings)]
-    for of in labelled:
-        known: list[NDArray[Any]] = [of.labels.xyz, *([of.rejected] if len(of.rejected) else [])]
-        known += [of.chosen] if of.chosen.any() else []
-        points = [hashlib.sha256(xyz.tobytes()).hexdigest() for xyz in known]
-        region = [of.info.region.mask_version, of.info.region.slab, of.info.region.keep]
-        values.append([record.values["inputs"][str(of.info.path)], of.info.grid.voxel_size, region, *points])
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: RunRecord) -> dict[str, str]:
+    """What tells a training from others, by what it is called; the hashes of its tomograms are those in `record`.
+
+    Not the paths: a training that was moved is the same.
+    """
+    values: dict[str, Any] = {"version of cetpick": __version__}
+    values |= {name.replace("_", "-"): value for name, value in dataclasses.asdict(settings).items()}
+    for number, of in enumerate(labelled, start=1):
+        region = of.info.region
+        of_it = {
+            "voxels": record.values["inputs"][str(of.info.path)],
+            "voxel size": of.info.grid.voxel_size,
+            "mask": region.mask_version,
+            "slab": region.slab,
+            "keep": region.keep,
+            "labels": _hash_of(of.labels.xyz),
+            "added labels": _hash_of(of.chosen),
+            "rejected places": _hash_of(of.rejected),
+        }
+        values |= {f"{what} of tomogram {number}": value for what, value in of_it.items()}
+    return {what: json.dumps(value) for what, value in values.items()}
+
+
+def _hash(identity: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_of(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _share(log: Sequence[dict[str, float]], key: str) -> float | None:
