@@ -71,6 +71,15 @@ class Pose(NamedTuple):
         half = (np.array(self.shape, np.float32) - 1) / 2
         return (offsets + half)[:, ::-1].astype(np.float32)
 
+    def holds(
+        self, points: NDArray[np.float32], *, reach: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    ) -> NDArray[np.bool_]:
+        """Which of the points (n, 3), see place, lie in the crop or within `reach` (z, y, x) voxels of its faces."""
+        half = np.array(self.shape[::-1]) / 2
+        away = np.abs(self.place(points) + 0.5 - half)
+        held: NDArray[np.bool_] = (away <= half + np.array(reach[::-1])).all(axis=1)
+        return held
+
 
 def looks(poses: Sequence[Pose], volumes: Sequence[Tensor]) -> Tensor:
     """Where in their planes the voxels of crops lie: (B, y, x, 2) as grid_sample wants them, for all crops at once.

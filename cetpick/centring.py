@@ -22,6 +22,8 @@ WEIGHT = 0.4
 than half, as the network's is the better one where particles are small or crowded (docs/method.md)."""
 ENOUGH = 10.0
 """Particles that a mean needs."""
+SURE = 0.5
+"""Candidates of this weight tell where the network puts centres."""
 PROBABLE = 0.01
 """Candidates of a lower weight stay where they are."""
 CHUNK = 256
@@ -32,7 +34,7 @@ def centred(volume: Volume, positions: Floats, weights: Floats, *, diameter: tup
     """Centres moved towards where the mean particle of this volume fits best.
 
     The mean is taken over all candidates, each with its weight, and over the symmetries of the grid, so it needs no
-    orientations. Its own centre is the mean of the network's: the shifts have a median of zero.
+    orientations. Its own centre is the mean of the network's: the shifts of what is probable have a median of zero.
 
     Args:
         volume: (z, y, x) grey values.
@@ -59,7 +61,9 @@ def centred(volume: Volume, positions: Floats, weights: Floats, *, diameter: tup
         moved[chunk] = whole - reach + _best_fit(boxes, template)
     shifts = moved - positions
     shifts[(np.abs(shifts) > reach).any(axis=1)] = 0
-    shifts[probable] -= np.median(shifts[probable], axis=0)
+    # improbable candidates, of which there may be more, have no centre
+    surest = probable[weights[probable] >= min(SURE, weights.max())]
+    shifts[probable] -= np.median(shifts[surest], axis=0)
     return positions + WEIGHT * shifts
 
 

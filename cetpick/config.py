@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, Self, get_args
+
+import numpy as np
 
 from cetpick.errors import InputError
 
@@ -196,6 +198,11 @@ class TrainSettings:
             self.count_hint is None or 1 <= self.count_hint < 1e7, "count-hint", self.count_hint, "1 to 10 million"
         )
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or a positive integer")
+
+    def of_part(self, part: int) -> TrainSettings:
+        """The same for a part of the training, with random numbers of its own, lest it draw the crops of another."""
+        seed = int(np.random.SeedSequence([self.seed, part]).generate_state(1, np.uint64)[0])
+        return replace(self, seed=seed >> 1)  # as many bits as a seed may have
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,8 @@ RIVAL = 3.5
 HEAVY_TAILS = 10.0
 """Divided by the number of labels, what is added to both for one reading, or shift, found among many: means of few
 responses are far from normal (5 labels at random places reach 6.4 under one reading of 50 in a set of 100)."""
+CLEARLY = 7.5
+"""z of another reading from which labels without contrast are refused; that of right ones is not known to get there."""
 MARGIN = 3.0
 """Difference in z from which one of two readings is the better one; that of two readings without signal is 1.4."""
 OUTSIDE = 0.05
@@ -449,8 +451,10 @@ class Judgement:
 
     @property
     def is_clearly_off(self) -> bool:
-        """Whether another reading is on particles, and nothing shows at the labels as given."""
-        return self.better is not None and not abs(self.given.z) >= CONTRAST
+        """Whether another reading is on particles, and next to nothing shows at MANY_LABELS as given."""
+        if self.better is None or self.labels < MANY_LABELS:
+            return False
+        return abs(self.ranking[0].z) >= CLEARLY and not abs(self.given.z) >= CONTRAST / 2
 
     @property
     def is_faint(self) -> bool:

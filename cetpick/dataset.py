@@ -182,6 +182,7 @@ class CropSampler:
     def _place(self, around: Places | None) -> tuple[TrainingVolume, Pose]:
         """A random volume and a crop in it, `around` one of these places or anywhere."""
         size = np.array(self.crop)
+        place = None
         for _ in range(self.TRIES):
             if around is not None:
                 volume, place = around[int(self._random(1).item() * len(around))]
@@ -192,14 +193,15 @@ class CropSampler:
             z, y, x = np.rint(start).clip(0, np.array(volume.voxels.shape) - size).astype(int).tolist()
             if volume.present[Pose((z, y, x), self.crop).window].any():
                 break
-        return volume, draw_pose((z, y, x), self.crop, self.generator, turned=self._turned)
+        pose = draw_pose((z, y, x), self.crop, self.generator, turned=self._turned)
+        if place is not None and not pose.holds(place[None])[0]:
+            pose = pose._replace(angle=0.0)  # it would turn away from a place in a corner of the volume
+        return volume, pose
 
     def _near(self, points: NDArray[np.float32], pose: Pose) -> tuple[NDArray[np.bool_], Tensor]:
         """Which of the points (n, 3) lie in a crop or within reach of it, and those in voxels of the crop."""
-        placed = pose.place(points)
-        reach, size = (np.array(of[::-1]) for of in (self.reach, self.crop))
-        near = ((placed > -reach) & (placed < size + reach)).all(axis=1)
-        return near, torch.from_numpy(placed[near])
+        near = pose.holds(points, reach=self.reach)
+        return near, torch.from_numpy(pose.place(points[near]))
 
     def draw(self, count: int) -> Batch:
         """Draw `count` crops, each in a random orientation; see augment.draw_pose."""

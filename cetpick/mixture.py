@@ -93,17 +93,17 @@ def fit(logits: ArrayLike, prior: Count) -> Mixture | None:
     counts, edges = np.histogram(others, np.arange(others.min() - BIN / 2, others.max() + BIN, BIN))
     mode = edges[counts.argmax()] + BIN / 2
     above = values[values > mode]
-    if len(above) < FEWEST:
+    if len(above) < FEWEST or not np.ptp(above):
         return None
     expected, doubt = _log_normal(prior, len(values))
-    numbers = np.exp(expected + doubt * np.linspace(-WIDEST, WIDEST, NUMBERS))
-    numbers = np.clip(numbers, 1.0, 0.9 * len(above))
+    away = np.linspace(-WIDEST, WIDEST, NUMBERS)
+    numbers = np.clip(np.exp(expected + doubt * away), 1.0, 0.9 * len(above))
     held, edges = np.histogram(above, BINS)
     binned = _Binned(values=(edges[1:] + edges[:-1])[held > 0] / 2, held=held[held > 0].astype(np.float64))
     fits = [_fit(binned, mode, number, tail) for tail in (True, False) for number in numbers]
     likelihood = np.array([found.likelihood for found in fits]).reshape(2, NUMBERS)
     likelihood[0] -= np.log(len(above)) + TAIL_DOUBT  # two parameters more (BIC)
-    told = ((np.log(numbers) - expected) / doubt) ** 2 / 2
+    told = away**2 / 2
     weight = _normalised(likelihood - told)
     apart = _apart(_mean(fits, weight.ravel()), binned.held, float(np.exp(expected)))
     kinds = _normalised(likelihood.max(axis=1))

@@ -73,7 +73,7 @@ def optimise(
         review: may cut it short; after a restart it is told of the same step again, if no other was taken since.
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss or its gradient became NaN or infinite.
     """
     optimizer, schedule = recipe.optimizer()
     average = WeightAverage(recipe.network, decay=recipe.averaging)
@@ -92,16 +92,17 @@ def optimise(
             loss, entry = recipe.loss(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
+            slope = nn.utils.clip_grad_norm_(recipe.network.parameters(), recipe.gradient_norm)
             optimizer.step()
             schedule.step()
             average.update()
             if step + 1 < recipe.steps:
                 recipe.draw_ahead()  # while a GPU is still at work
-            value = loss.item()  # in `default` mode the only time in a step that a GPU is waited for
-            if not math.isfinite(value):
+            # in `default` mode the only time in a step that a GPU is waited for
+            value, slope = torch.stack([loss.detach().float(), slope.float()]).tolist()
+            if not (math.isfinite(value) and math.isfinite(slope)):
                 raise TrainingError(
-                    f"the loss became {value} in step {step + 1} of {what}",
+                    f"the loss became {value}, its gradient {slope}, in step {step + 1} of {what}",
                     cure="train again with another --seed; if it recurs, check the tomogram for extreme values",
                 )
             log.append({"step": step + 1, "loss": value, **entry})

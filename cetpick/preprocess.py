@@ -232,6 +232,11 @@ def valid_voxels(tomogram: Tomogram) -> tuple[Mask | None, Exclusions]:
     return valid, found
 
 
+def _lying_in(fine: int, coarse: int) -> NDArray[np.intp]:
+    """Which of `coarse` voxels along an axis the centres of `fine` ones of the same extent lie in."""
+    return ((np.arange(fine) + 0.5) * coarse / fine).astype(np.intp)
+
+
 def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusions) -> tuple[Mask | None, Exclusions]:
     """Which of the voxels (z, y, x) that hold data count, None when all do, and what was left out.
 
@@ -247,14 +252,13 @@ def within_region(tomogram: Tomogram, present: Mask | None, exclusions: Exclusio
     if mask is None and region.slab is None:
         return present, exclusions
     low, high = region.slab or (-np.inf, np.inf)
-    # which voxels of the mask those of the tomogram lie in
-    z, y, x = ((np.arange(n) + 0.5) * m / n for n, m in zip(shape, shape if mask is None else mask.shape, strict=True))
-    plane = np.ix_(y.astype(int), x.astype(int))
+    z, y, x = (_lying_in(n, m) for n, m in zip(shape, shape if mask is None else mask.shape, strict=True))
+    plane = np.ix_(y, x)
     counted: Mask = scratch.zeros(shape, bool)
     number, in_slab, inside = 0, 0, 0
     for i in range(shape[0]):
         if low <= (i + 0.5) * tomogram.info.grid.voxel_size <= high:
-            counted[i] = True if mask is None else (np.asarray(mask[int(z[i])]) > 0)[plane]
+            counted[i] = True if mask is None else (np.asarray(mask[z[i]]) > 0)[plane]
             inside += int(counted[i].sum())
             if present is not None:
                 counted[i] &= present[i]
@@ -450,8 +454,7 @@ def without_contamination(prepared: Prepared, settings: ModelSettings, region: R
         judged[i] = True if prepared.judged is None else prepared.judged[i]
         for what, mask in masks.items():
             if mask is not None:
-                # the same extent on another grid
-                z, y, x = (np.arange(n) * m // n for n, m in zip(shape, mask.shape, strict=True))
+                z, y, x = (_lying_in(n, m) for n, m in zip(shape, mask.shape, strict=True))
                 found_here = mask[z[i]][np.ix_(y, x)]
                 judged[i] &= ~found_here
                 here = clean & found_here

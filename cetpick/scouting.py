@@ -170,7 +170,7 @@ def scout(
     ranks, around = (np.full(sum(len(e.labels) for e in examples), np.nan) for _ in range(2))
     for half in (0, 1):
         known = [replace(e, labels=e.labels[h != 1 - half]) for e, h in zip(examples, halves, strict=True)]
-        recipe = DefaultRecipe(known, settings=short, model=model, count=0.0, device=device)
+        recipe = DefaultRecipe(known, settings=short.of_part(2 + half), model=model, count=0.0, device=device)
         network, log = optimise(recipe, progress, what=f"scout {half + 1} of 2", checkpoint=checkpoint)
         looks = [
             _look(network, model, known_of, of.labels[h == 1 - half])

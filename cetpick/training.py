@@ -267,7 +267,9 @@ def train(
         second = DefaultRecipe(
             _doubt_anew(examples, outcomes, hidden),
             settings=replace(
-                settings, steps=max(1, round(SECOND * planned)), learning_rate=SECOND_RATE * settings.learning_rate
+                settings.of_part(1),
+                steps=max(1, round(SECOND * planned)),
+                learning_rate=SECOND_RATE * settings.learning_rate,
             ),
             model=model,
             count=count.expected,
@@ -339,6 +341,10 @@ def doubt(labels: int, hidden: float) -> float:
     return min(HEAVIEST, DOUBTFUL * labels / max(1.0, hidden))
 
 
+NEXT_TO_NONE = 0.5
+"""Hidden particles where none are expected: 0 means that nothing is known."""
+
+
 @dataclass(frozen=True)
 class Telling:
     """Which candidates of the training tomograms tell how many particles these hold, and how high they score.
@@ -358,7 +364,7 @@ class Telling:
     @classmethod
     def of(cls, count: Count, labels: int) -> Telling:
         """With so many labels among the particles that are expected, all 0 when nothing is known."""
-        hidden = Count(*(number - labels if number else 0.0 for number in count))
+        hidden = Count(*(max(NEXT_TO_NONE, number - labels) if number else 0.0 for number in count))
         everything = count.expected > 0 and labels >= max(ENOUGH, MOSTLY * hidden.expected)
         return cls(count, 0) if everything else cls(hidden, labels)
 

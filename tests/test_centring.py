@@ -32,6 +32,20 @@ def test_centres_come_nearer_to_the_truth() -> None:
     assert np.abs(np.median(moved - start, axis=0)).max() < 1e-9
 
 
+def test_junk_does_not_tell_where_the_network_puts_centres() -> None:
+    """A network that was taught another point of the particle keeps to it, whatever improbable candidates do."""
+    volume, true = blobs(60, 0, noise=0.5)
+    rng = np.random.default_rng(1)
+    aside = np.array([0, 1.5, 0])
+    start = true + aside + rng.normal(0, 1, true.shape) * [0.2, 0.4, 0.4]
+    junk = rng.uniform(2, np.array(volume.shape) - 3, (300, 3))
+    weights = np.repeat([0.9, 2 * PROBABLE], [60, 300])
+    moved = centred(volume, np.concatenate([start, junk]), weights, diameter=DIAMETER)[:60]
+    alone = centred(volume, start, weights[:60], diameter=DIAMETER)
+    assert np.abs((moved - alone).mean(axis=0)).max() < 0.1
+    assert error(moved, true + aside) < error(start, true + aside)
+
+
 def test_improbable_and_far_ones_stay_and_few_are_left_alone() -> None:
     volume, true = blobs(60, 0, noise=0.5)
     start = true + np.random.default_rng(1).normal(0, 1, true.shape) * [0.5, 1, 1]

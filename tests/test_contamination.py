@@ -80,6 +80,24 @@ def test_all_gold_is_left_out_and_no_particle(scene: Simulation) -> None:
     assert 0 < prepared.exclusions.gold < 0.05 * prepared.exclusions.total
 
 
+@pytest.mark.parametrize("diameter", [100.0, 600.0])
+def test_what_is_left_out_lies_around_the_gold(diameter: float) -> None:
+    """On the working grid, whose voxels are smaller or larger than those that gold is found on."""
+    noise = np.random.default_rng(0).normal(0, 1, (80, 100, 100)).astype(np.float32)
+    z, y, x = np.ogrid[:80, :100, :100]
+    size = (diameter / 8, diameter / 16, diameter / 16)
+    settings = ModelSettings(classes=(ParticleClass(diameter=diameter),), voxel_size=size, gold=5.0)
+    off = []
+    for cz, cy, cx in ((34, 42, 45), (41, 47, 52), (38, 55, 41), (43, 51, 49)):
+        data = noise - 60 * ((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 < 25)
+        info = TomogramInfo(name="t", path=Path("t.mrc"), grid=Grid(shape=data.shape, voxel_size=10.0))
+        prepared = prepare(Tomogram(info=info, data=data.astype(np.float32)), settings)
+        assert prepared.contaminated is not None
+        found = np.argwhere(prepared.contaminated).mean(axis=0)
+        off.append((found + 0.5) * prepared.voxel_size - (np.array([cz, cy, cx]) + 0.5) * 10)
+    assert (np.abs(np.mean(off, axis=0)) < 0.3 * np.array(size)).all()
+
+
 @pytest.mark.parametrize("axis", ["x", "z"])
 def test_gold_is_found_across_ramps(scene: Simulation, axis: str) -> None:
     """Such as thicker ice on one side: of a standard deviation of the voxels, it is several of a coarse grid's."""

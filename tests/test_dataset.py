@@ -194,6 +194,16 @@ def test_turned_crops_show_the_voxels_at_their_centres() -> None:
     assert between > 50
 
 
+def test_crops_around_labels_in_corners_show_them() -> None:
+    """Such a crop cannot lie around its label, and would turn away from it."""
+    source = volume((12, 32, 40), [(0, 0, 0), (39, 31, 11)])
+    sampler = CropSampler(
+        [source], crop=(4, 8, 8), labelled=1, turned=1, reach=(1, 1, 1), generator=torch.Generator().manual_seed(0)
+    )
+    batch = sampler.draw(100)
+    assert ((batch.centres > -0.51) & (batch.centres < torch.tensor([7.51, 7.51, 3.51]))).all(dim=2).any(dim=1).all()
+
+
 def test_what_a_turned_crop_shows_beyond_the_volume_is_invalid() -> None:
     source = volume((4, 8, 8), [])
     source.voxels.fill_(5)

@@ -111,6 +111,19 @@ def test_too_little_to_fit() -> None:
     assert fit([], BROAD) is None
     assert fit(np.full(500, -3.0), BROAD) is None
     assert fit(np.linspace(-5, 1, 10), BROAD) is None
+    assert fit(np.repeat([-6.0, 8.0], [400, 40]), BROAD) is None  # all above the mode are alike
+
+
+def test_few_particles_are_no_fewer_than_expected() -> None:
+    """Numbers below 1 are taken for 1, which gets their weight and no more."""
+    rng = np.random.default_rng(0)
+    told = []
+    for _ in range(6):
+        logits = np.concatenate([rng.gumbel(0, 0.8, 3) * -1 - 2, -6 + np.abs(rng.normal(0, 0.6, 400))])
+        found = fit(logits, Count(0.7, 4, 20))
+        assert found is not None
+        told.append(found.count.expected)
+    assert np.mean(told) == pytest.approx(3, rel=0.2)
 
 
 def test_calibration_never_joins_or_swaps_two_scores() -> None:

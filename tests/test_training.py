@@ -96,7 +96,10 @@ def test_labels_tell_the_number_of_particles_where_hardly_any_is_hidden() -> Non
     assert (few.besides, few.count.expected) == (10, 20)
     assert Telling.of(Count(30, 30 * (1 + 1 / MOSTLY), 50), 30).besides == 0
     assert Telling.of(Count(8, 8, 12), 8).besides == 8
-    # nothing is known
+    # that none is hidden is something else than that nothing is known
+    none = Telling.of(Count(8, 8, 12), 8)
+    assert 0 < none.count.expected < 1
+    assert none.count.high == 4
     assert Telling.of(Count(0, 0, 0), 10) == Telling(Count(0, 0, 0), 10)
 
 
@@ -182,7 +185,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tiny: TinySet, monkeypatch: 
 
     monkeypatch.setattr(DefaultRecipe, "loss", broken)
     settings = TrainSettings(diameter=tiny.diameter, count_hint=12, **SMALL)
-    with pytest.warns(CetpickWarning), pytest.raises(TrainingError, match="nan in step 1"):
+    with pytest.warns(CetpickWarning), pytest.raises(TrainingError, match="became nan, .* in step 1 of scout 1"):
         train(labelled(tiny), settings, device=CPU)
 
 

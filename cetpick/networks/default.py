@@ -216,7 +216,7 @@ class DefaultNetwork(nn.Module):
 
     Attributes:
         stride: input voxels per output cell along (z, y, x).
-        halo: input voxels along (z, y, x) around a cell that can influence it.
+        halo: input voxels along (z, y, x) around a tile, cut at multiples of `alignment`, that can influence it.
         alignment: an input may be cut into tiles only at multiples of this along (z, y, x).
         bytes_per_voxel: of a chunk that `stream` takes in 16 and in 32 bits, measured on a CPU.
         bytes_kept: that it keeps besides for each voxel of a slice.
