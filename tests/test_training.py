@@ -185,7 +185,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tiny: TinySet, monkeypatch: 
 
     monkeypatch.setattr(DefaultRecipe, "loss", broken)
     settings = TrainSettings(diameter=tiny.diameter, count_hint=12, **SMALL)
-    with pytest.warns(CetpickWarning), pytest.raises(TrainingError, match="became nan, .* in step 1 of scout 1"):
+    with pytest.warns(CetpickWarning), pytest.raises(TrainingError, match=r"became nan, .* in step 1 of scout 1"):
         train(labelled(tiny), settings, device=CPU)
 
 
