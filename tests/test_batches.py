@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,14 @@ import cetpick.workflows.batch as batch
 import cetpick.workflows.pick as workflow
 from cetpick.checkpoint import save_model
 from cetpick.config import PickSettings
+from cetpick.errors import CetpickError
 from cetpick.io.lock import alone_in
 from cetpick.io.model import read_settings
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star
 from cetpick.io.table import read_table
 from cetpick.networks.build import build_network
+from cetpick.workflows import results
 from cetpick.workflows.runs import Shard
 from tests.conftest import Run, TinySet, noise_and_models
 
@@ -219,6 +222,88 @@ def test_a_tomogram_that_breaks_loses_its_results_and_comes_back(pick: Run, sour
     assert contents("out") == contents("fresh")
 
 
+def test_where_nothing_can_be_picked_any_more_all_stays(pick: Run, source: Path) -> None:
+    """Exit code 2 tells that nothing was written, so nothing was removed either."""
+    one = ("a",)
+    assert pick(tomograms=one)[0] == 0
+    before = contents("out")
+    write_mrc(Path("a.mrc"), np.zeros((24, 40, 48), np.float32), voxel_size=10)
+    code, _, err = pick(tomograms=one)
+    assert code == 2
+    assert "no tomogram could be picked" in err
+    assert contents("out") == before
+    assert Path("out/run.json").exists()
+    # nor what a tomogram had that is not there for a while
+    assert pick("--overwrite", tomograms=("b",), out="two")[0] == 0
+    shutil.copy(source / "a.mrc", "a.mrc")
+    assert pick(tomograms=("a", "b"), out="two")[0] == 0
+    Path("a.mrc").rename("elsewhere")
+    assert pick(tomograms=("a", "b"), out="two")[0] == 1
+    assert Path("two/a.csv").exists()
+    Path("elsewhere").rename("a.mrc")
+    assert done(pick(tomograms=("a", "b"), out="two")[1]) == "2 done before"
+
+
+def test_a_folder_in_which_only_a_part_can_be_written_to_is_refused(pick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of a colleague, whose folder is open to the group and the folders in it are not."""
+    assert pick()[0] == 0
+    before = contents("out")
+    real = tempfile.TemporaryFile
+
+    def closed(*arguments: Any, **more: Any) -> Any:
+        if Path(more["dir"]).name == "records":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", closed)
+    code, _, err = pick("--threshold", 0.01)
+    assert code == 2
+    assert "records: the output folder cannot be written to" in err
+    assert contents("out") == before
+
+
+def test_pictures_that_a_killed_run_has_not_drawn_are_drawn_by_the_next(pick: Run) -> None:
+    assert pick()[0] == 0
+    Path("out/views/b.json").unlink()
+    code, out, _ = pick()
+    assert (code, done(out)) == (0, "4 done before")
+    assert Path("out/views/b.json").exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "expected_precision"])
+def test_a_tomogram_with_a_name_that_no_result_can_have_fails_alone(pick: Run, name: str) -> None:
+    Path("a.mrc").rename(f"{name}.mrc")
+    code, out, err = pick(tomograms=(name, "b"))
+    assert code == 1
+    assert f"{name}.mrc" in err
+    assert done(out) == "1 picked, 1 failed"
+    assert [path.name for path in Path("out").glob("*.csv")] == ["b.csv"]
+
+
+def test_a_disk_that_is_full_tells_of_which_tomogram(pick: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that no other was tried."""
+    real = results.write_json
+
+    def full(path: Path, values: Any) -> None:
+        if path.name == "b.json" or (path.name == "run.1of1.json" and "b.json" in str(values)):
+            raise CetpickError("cannot be written", file=path, found="No space left on device")
+        real(path, values)
+
+    monkeypatch.setattr(results, "write_json", full)
+    monkeypatch.setattr("cetpick.workflows.record.write_json", full)
+    code, _, err = pick("--no-report")
+    assert code == 1
+    assert re.search(r"b\.json: cannot be written\n.*\nand no further tomogram was tried, as .*run\.1of1\.json", err)
+
+
+def test_a_log_on_a_full_disk_stops_nothing(data: Path, scores: pd.Series) -> None:
+    arguments = ["pick", "a.mrc", "b.mrc", "--model", "m0.safetensors", "-o", "out", "--no-report"]
+    with Path("/dev/full").open("w") as full:
+        code = subprocess.run([*MAIN, *arguments], check=False, stderr=full, stdout=subprocess.DEVNULL).returncode
+    assert code == 0
+    assert Path("out/particles.star").exists()
+
+
 def test_two_at_once_in_a_folder_are_refused(pick: Run, cetpick: Run) -> None:
     assert pick()[0] == 0
     before = contents("out")
@@ -382,7 +467,7 @@ def test_a_collect_that_is_stopped_is_repeated_or_the_run_goes_on(
     assert pick("--shard", "1/2")[0] == pick("--shard", "2/2")[0] == 0
     with monkeypatch.context() as patch:
 
-        def interrupted(*_: object) -> None:
+        def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         patch.setattr("cetpick.workflows.collect.write_report", interrupted)
@@ -502,7 +587,6 @@ def test_a_batch_that_is_stopped_goes_on(
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """Ctrl-C at the so-many-th table that is written, before it is."""
-    from cetpick.workflows import results
 
     write, left = results.write_table, [calls]
 

@@ -229,6 +229,18 @@ def test_relion_4_needs_the_reconstructions_and_gets_unbinned_pixels(project):
     assert [float(particles[f"rlnCoordinate{axis}"][0]) for axis in "XYZ"] == [12, 16, 20]
     assert nodes()[0][2] == "ParticlesData.star.relion"
     assert read_star(JOB / "optimisation_set.star")["optimisation_set"]["rlnTomoTomogramsFile"][0] == "four.star"
+    # a reconstruction that breaks: the job is not finished, and what it made of that one before is there
+    broken = Path(volumes[1])
+    broken.write_bytes(broken.read_bytes()[:500])
+    Path("picks").write_text("t1")
+    Path("code").write_text("1")
+    assert relion("--in_mics", "four.star", "--model", "m.safetensors", "--tomograms", *volumes) == 1
+    assert markers() == {"FAILURE"}
+    assert (JOB / "records/t2.json").exists()
+    assert str(read_star(JOB / "tomograms.star")["global"]["rlnTomoReconstructedTomogram"][1]) == volumes[1]
+    # nor is it lost when its reconstruction is not named for a while
+    assert relion("--in_mics", "four.star", "--model", "m.safetensors", "--tomograms", volumes[0]) == 1
+    assert (JOB / "records/t2.json").exists()
 
 
 def test_continue_cuts_again_and_finishes_what_is_missing(project):

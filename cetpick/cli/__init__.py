@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated
 
@@ -81,7 +82,8 @@ def _common(
 def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning of cetpick, and none of others."""
     if issubclass(category, CetpickWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        with suppress(OSError):  # as of progress: a log on a full disk
+            print(f"warning: {message}", file=sys.stderr)
 
 
 def _terminate(*_: object) -> None:

@@ -121,13 +121,18 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[
     float | None,
     typer.Option(
-        min=0.01, metavar="GIB", help="Memory for computing; by default 1 on a CPU, half of what is free on a GPU."
+        min=0.01,
+        max=1e6,
+        metavar="GIB",
+        help="Memory for computing; by default 1 on a CPU, half of what is free on a GPU.",
     ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, help="CPU threads; else what OMP_NUM_THREADS says, or the cores that a container or job may use."
+        min=1,
+        max=1024,
+        help="CPU threads; else what OMP_NUM_THREADS says, or the cores that a container or job may use.",
     ),
 ]
 VoxelSize = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 
@@ -45,11 +45,13 @@ def reporting(*, quiet: bool) -> Iterator[Reporter]:
             def step(self, what: str, step: int, steps: int, log: Mapping[str, float]) -> None:
                 bar.update(self.training, description=what, completed=step, total=steps, visible=step < steps)
                 if step == steps or (not console.is_terminal and step % 50 == 0):
-                    console.print(f"{what}: step {step} of {steps}, loss {log['loss']:.3f}")
+                    self.say(f"{what}: step {step} of {steps}, loss {log['loss']:.3f}")
                 elif step == 1 and not console.is_terminal:
-                    console.print(f"{what}: {steps} steps")
+                    self.say(f"{what}: {steps} steps")
 
             def say(self, text: str) -> None:
-                console.print(text, markup=False, soft_wrap=True)
+                # a disk that is full, under the log, is no reason to stop
+                with suppress(OSError):
+                    console.print(text, markup=False, soft_wrap=True)
 
         yield _Shown()

@@ -7,7 +7,7 @@ labels.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,13 +193,16 @@ def clicked_in(coordinates: Path, micrographs: Sequence[str]) -> list[tuple[str,
     return [(name, Path(file)) for name, file in zip(table[_MICROGRAPH], table[_COORDINATE_FILE], strict=True)]
 
 
-def add_reconstructions(tomograms_star: Path, infos: Sequence[TomogramInfo], output: Path) -> list[str]:
+def add_reconstructions(
+    tomograms_star: Path, infos: Sequence[TomogramInfo], output: Path, *, broken: Mapping[str, Path]
+) -> list[str]:
     """Write a tomograms.star as RELION 5 has it from one of RELION 4, which knows tilt series only.
 
     Args:
         tomograms_star: of RELION 4.
         infos: the reconstructed tomograms, named like the tilt series.
         output: the file to write.
+        broken: files of further ones that cannot be used, by name; their binning is taken to be that of another.
 
     Returns:
         The tilt series without a tomogram; they are left out.
@@ -208,7 +211,8 @@ def add_reconstructions(tomograms_star: Path, infos: Sequence[TomogramInfo], out
         InputError: all are without.
     """
     table = read_star(tomograms_star)["global"]
-    files = {info.name: info for info in infos}
+    files: dict[str, Path] = {info.name: info.path for info in infos} | dict(broken)
+    voxel_sizes = {info.name: info.grid.voxel_size for info in infos}
     there = table[NAME].isin(list(files))
     missing = table[NAME][~there].tolist()
     if not there.any():
@@ -221,9 +225,9 @@ def add_reconstructions(tomograms_star: Path, infos: Sequence[TomogramInfo], out
         )
     table = table[there].reset_index(drop=True)
     pixel_sizes = star_numbers(table, [PIXEL_SIZE], file=tomograms_star)[:, 0]
-    chosen = [files[name] for name in table[NAME]]
-    table[BINNING] = [info.grid.voxel_size / size for info, size in zip(chosen, pixel_sizes, strict=True)]
-    table[FILES["reconstructed"]] = [str(info.path) for info in chosen]
+    usual = next(iter(voxel_sizes.values()))
+    table[BINNING] = [voxel_sizes.get(name, usual) / size for name, size in zip(table[NAME], pixel_sizes, strict=True)]
+    table[FILES["reconstructed"]] = [str(files[name]) for name in table[NAME]]
     write_star(output, {"global": table}, version="50001")
     return missing
 

@@ -198,7 +198,7 @@ def list_inputs(
         InputError: two tomograms have the same name.
     """
     listed = [entry for path in map(Path, paths) for entry in _listed(path, which, names)]
-    _check_names(entry for entry in listed if entry.error is None)
+    _check_names((entry for entry in listed if entry.error is None), names)
     return listed
 
 
@@ -251,7 +251,8 @@ def _listed(path: Path, which: Which, names: Literal["file", "parent"]) -> Itera
         yield Listed(name=name, path=file, relion=relion)
 
 
-def _check_names(listed: Iterable[Listed]) -> None:
+def _check_names(listed: Iterable[Listed], names: Literal["file", "parent"]) -> None:
+    mend = "--names parent, " if names == "file" else ""
     seen: dict[str, Listed] = {}
     for entry in listed:
         if other := seen.get(entry.name):
@@ -259,7 +260,9 @@ def _check_names(listed: Iterable[Listed]) -> None:
             raise InputError(
                 f"two tomograms are called {entry.name}",
                 found=f"{other.path} and {entry.path}",
-                cure="name it once" if same else "use --names parent, or rename one",
+                cure="name it once"
+                if same
+                else f"use {mend}a link to one of them that is called otherwise, or another output folder for it",
             )
         seen[entry.name] = entry
 

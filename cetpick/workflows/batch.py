@@ -99,6 +99,7 @@ class Batch:
     ) -> None:
         self.plan, self.done = plan, list[TomogramRecord]()
         self.done_before, self.cut_again = list[str](), list[str]()
+        self._outdated = list[str]()  # what failed before anything was done
         self._output, self._record, self._jobs = output, record, jobs
         self._alone, self._overwrite, self._pictures, self._begun = alone, overwrite, pictures, begun
         self._memory = memory
@@ -178,8 +179,15 @@ class Batch:
             warnings.warn(text, CetpickWarning, stacklevel=2)
         return record
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether earlier results may have been taken away."""
+        return self._begun
+
     def finish(self) -> Path:
         """Write the run file for the last time; returns it."""
+        if self._outdated:
+            self._begin()
         self.plan = replace(self.plan, finished=True)
         return write_run(self._output, self._record, self.plan)
 
@@ -196,7 +204,7 @@ class Batch:
         outdated = [job.info.name for job in self._jobs if job.todo == "pick" and job.record is not None]
         if self._overwrite:  # also of those that could not be opened
             outdated = [self.plan.listing[place] for place in self.plan.shard.positions(len(self.plan.listing))]
-        clear(self._output, outdated, together=self._alone)
+        clear(self._output, [*outdated, *self._outdated], together=self._alone)
 
     def pick(self, job: Job, network: TileableNetwork | None, settings: ModelSettings) -> TomogramRecord:
         """Pick a tomogram and write its results.
@@ -256,12 +264,15 @@ class Batch:
         if not isinstance(error, CetpickError):
             error = CetpickError(f"{type(error).__name__}: {error}", file=job.info.path)
         self.plan = replace(self.plan, failures={**self.plan.failures, job.place: str(error)})
-        if job.record is not None:
-            self._begin()
-        if self._begun:
-            write_run(self._output, self._record, self.plan)
+        if not self._begun:
+            self._outdated += [job.info.name] if job.todo == "pick" and job.record is not None else []
+            return
         if job.todo == "pick":
             discard(self._output, job.info.name)
+        try:
+            write_run(self._output, self._record, self.plan)
+        except CetpickError as full:
+            raise CetpickError(f"{error}\nand no further tomogram was tried, as {full}") from None
 
 
 def _warn_of_contamination(info: TomogramInfo, prepared: Prepared, candidates: pd.DataFrame, threshold: float) -> None:

@@ -82,14 +82,16 @@ class CollectSummary:
         return told_of_cut(self.cut, picks=picks, particles=self.true_picks, everything=self.particles)
 
 
-def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
+def run_collect(output: Path, *, report: bool = True, redraw: bool = False) -> CollectSummary:
     """Make particles.star, optimisation_set.star, report.html and run.json of the results of the run begun last.
 
-    Neither tomograms nor the model are read. What the run set out to do and is not there is named in run.json.
+    Neither tomograms, but to redraw, nor the model are read. What the run set out to do and is not there is named in
+    run.json.
 
     Args:
         output: folder of results; shards may still be at work in it.
         report: make report.html.
+        redraw: pictures that are not there, as of a run that was killed, for it.
 
     Raises:
         InputError: it holds no results of `pick`, or those of no tomogram; nothing was written.
@@ -156,7 +158,7 @@ def run_collect(output: Path, *, report: bool = True) -> CollectSummary:
     page.unlink(missing_ok=True)
     if report:
         with keeping_warnings(values["warnings"]):
-            summary.files += write_report(output, values, plan, complete)
+            summary.files += write_report(output, values, plan, complete, redraw=redraw)
     if plan.finished:  # a worker or shard that was killed is not at work any more
         files = [(*tomogram_files(output, n), record_file(output, n), view_file(output, n)) for n in plan.listing]
         remove_leftovers(path for of in files for path in of)

@@ -208,7 +208,7 @@ def run_pick(
         listing = list_tomograms(tomograms, options)
         flavour = star or ("relion5" if all(entry.relion for entry in listing if not entry.error) else "relion31")
         check_flavour(listing, flavour)
-        jobs, failures = _open(listing, part, options)
+        jobs, failures = _open(listing, part, options, flavour)
         if not jobs and shard is None:
             raise none_usable(list(failures.values()))
         _prepare(output, jobs, [*tomograms, *reject], model, training, part)
@@ -329,7 +329,8 @@ def run_pick(
         if shard is None and not batch.done:
             batch.withdraw()
             listed = "\n".join(batch.plan.failures.values())
-            raise InputError(f"no tomogram could be picked\n{listed}")
+            kind = CetpickError if batch.has_begun else InputError
+            raise kind(f"no tomogram could be picked\n{listed}")
         run_file = batch.finish()
         summary.done_before, summary.cut_again = batch.done_before, batch.cut_again
         summary.rejected = {done.info.name: done.rejected_candidates for done in batch.done if done.rejected}
@@ -337,7 +338,7 @@ def run_pick(
         if training is not None:
             summary.files.append(used)
         if shard is None:
-            collected = run_collect(output, report=report)
+            collected = run_collect(output, report=report, redraw=True)
             run_file.unlink()
             summary.picks, summary.candidates = collected.picks, collected.candidates
             summary.files += collected.files
@@ -351,7 +352,9 @@ def run_pick(
     return summary
 
 
-def _open(listing: Sequence[Listed], part: Shard, options: InputOptions) -> tuple[list[Job], dict[int, CetpickError]]:
+def _open(
+    listing: Sequence[Listed], part: Shard, options: InputOptions, flavour: Flavour
+) -> tuple[list[Job], dict[int, CetpickError]]:
     """The usable tomograms of a shard, and the errors of the others by their place in the listing."""
     jobs: list[Job] = []
     failures: dict[int, CetpickError] = {}
@@ -360,11 +363,23 @@ def _open(listing: Sequence[Listed], part: Shard, options: InputOptions) -> tupl
         try:
             with keeping_warnings(warned):
                 info = limited(listing[place].open(voxel_size=options.voxel_size), options)
+                _check_name(info, flavour)
         except CetpickError as error:
             failures[place] = error
         else:
             jobs.append(Job(place=place, info=info, warnings=warned))
     return jobs, failures
+
+
+def _check_name(info: TomogramInfo, flavour: Flavour) -> None:
+    """Raise an InputError for a name that no STAR file can hold, or that one of the files of all results has."""
+    value_text(info.path, "rlnMicrographName", info.path if flavour == "relion31" else info.name)
+    if taken := {file.name for file in tomogram_files(Path(), info.name)}.intersection(DATASET_FILES):
+        raise InputError(
+            f"its results would take the place of {min(taken)}",
+            file=info.path,
+            cure="name a link to it that is called otherwise",
+        )
 
 
 def _prepare(
@@ -532,11 +547,8 @@ def check_flavour(listing: Sequence[Listed], flavour: Flavour) -> None:
     """Make sure before the work that particles.star can be written.
 
     Raises:
-        InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells; or the name of
-            a tomogram has what no STAR file can hold.
+        InputError: RELION 4 and 5 count in pixels of the tilt series, which only a tomograms.star tells.
     """
-    for entry in (entry for entry in listing if entry.error is None):
-        value_text(entry.path, "rlnMicrographName", entry.path if flavour == "relion31" else entry.name)
     lacking = [entry for entry in listing if entry.relion is None and entry.error is None]
     if flavour in ("relion4", "relion5") and lacking:
         raise InputError(

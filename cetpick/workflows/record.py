@@ -250,11 +250,13 @@ def prepare_output(
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise InputError("a file is where the output folder should be", file=existing, cure=cure)
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise InputError("the output folder cannot be written to", file=existing, found=error, cure=cure) from None
+    inner = {(path / name).parent for name in names}
+    for folder in (existing, *sorted(of for of in inner if of.is_dir())):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError("the output folder cannot be written to", file=folder, found=error, cure=cure) from None
     for name in names:
         if (path / name).is_dir():
             raise InputError("a folder is where a file should be written", file=path / name, cure=cure)

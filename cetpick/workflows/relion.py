@@ -43,7 +43,7 @@ from cetpick.io.relion_job import (
 )
 from cetpick.io.table import read_table
 from cetpick.records import TomogramInfo
-from cetpick.workflows.inputs import InputOptions, open_tomograms
+from cetpick.workflows.inputs import InputOptions, list_tomograms, open_tomograms
 from cetpick.workflows.record import checkpoint_beside, read_json, read_record, record_beside, report_beside, write_json
 from cetpick.workflows.results import (
     ALL_TOGETHER,
@@ -128,6 +128,7 @@ class _Inputs:
         infos: the usable ones.
         unusable: one error for each that is not.
         micrographs: rlnMicrographName of each of `infos`, where a micrographs STAR was given.
+        left_out: tilt series without a tomogram.
         star: the tomograms.star that RELION shall be told of.
     """
 
@@ -136,6 +137,7 @@ class _Inputs:
     infos: Sequence[TomogramInfo]
     unusable: Sequence[CetpickError]
     micrographs: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     star: Path | None = None
 
 
@@ -186,7 +188,7 @@ def _make(
     """Train and pick what is not there yet; `learned` are tomograms to train on and labels."""
     (trained_on, labels), trained = learned, job.folder / MODEL
     if not inputs.unusable:  # of tomograms that are no longer asked for
-        asked_for = {info.name for info in inputs.infos}
+        asked_for = {*(info.name for info in inputs.infos), *inputs.left_out}  # whose tomograms may be back soon
         for name in recorded(job.folder):
             if name not in asked_for:
                 discard(job.folder, name)
@@ -280,6 +282,7 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
     """The tomograms that the job is about."""
     paths, options, star = [*job.inputs], job.options, None
     micrographs: list[str] = []
+    left_out: list[str] = []
     if len(paths) == 1 and paths[0].suffix == ".star":
         (star,) = paths
         if listed := read_micrographs(star):
@@ -299,19 +302,28 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
                     file=star,
                     cure="give their files with a parameter `tomograms`, such as Volumes/*.mrc",
                 )
-            volumes, failures = _quietly(job.tomograms, options)
+            volumes, _ = _quietly(job.tomograms, options)
+            known = {info.name for info in volumes}
+            # named all the same: the command that is run tells what is wrong with them
+            broken = {of.name: of.path for of in list_tomograms(job.tomograms, options) if of.name not in known}
             paths = [job.folder / "tomograms.star"]
-            left_out = add_reconstructions(star, volumes, paths[0])
+            left_out = add_reconstructions(star, volumes, paths[0], broken=broken)
             say(f"tilt series without a tomogram, left out: {', '.join(left_out) or 'none'}")
-            for failure in failures:
-                say(f"not usable: {failure}")
     elif not paths:
         paths = [*job.tomograms] or [*job.train]
     infos, unusable = _quietly(paths, options)
     if micrographs:
         order = dict(zip(paths, micrographs, strict=True))
         micrographs = [order[info.path] for info in infos]
-    return _Inputs(paths=paths, options=options, infos=infos, unusable=unusable, micrographs=micrographs, star=star)
+    return _Inputs(
+        paths=paths,
+        options=options,
+        infos=infos,
+        unusable=unusable,
+        micrographs=micrographs,
+        left_out=left_out,
+        star=star,
+    )
 
 
 def _quietly(paths: Sequence[Path], options: InputOptions) -> tuple[list[TomogramInfo], list[CetpickError]]:

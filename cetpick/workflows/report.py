@@ -121,7 +121,9 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
     return reporter.summary
 
 
-def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord]) -> list[Path]:
+def write_report(
+    output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord], *, redraw: bool = False
+) -> list[Path]:
     """Make report.html of the pictures that are there; a report that cannot be made is a warning, no error.
 
     Args:
@@ -129,6 +131,7 @@ def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: S
         values: of run.json.
         plan: of the run.
         records: of the tomograms with results.
+        redraw: pictures that are not there, from the tomograms, where these are the same still.
 
     Returns:
         The file, unless it could not be made.
@@ -137,7 +140,7 @@ def write_report(output: Path, values: Mapping[str, Any], plan: Plan, records: S
         CetpickWarning: it could not be made.
     """
     try:
-        _Reporter(output, values, plan, records).write()
+        _Reporter(output, values, plan, records, redraw=redraw).write()
         return [output / REPORT_FILE]
     except Exception as error:  # noqa: BLE001 - the picks are there and good: nothing about the report may lose them
         _warn_of_report(output / REPORT_FILE, error)
