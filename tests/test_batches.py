@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cetpick
 import cetpick.workflows.batch as batch
 import cetpick.workflows.pick as workflow
 from cetpick.checkpoint import save_model
@@ -31,6 +32,7 @@ from cetpick.io.star import read_star
 from cetpick.io.table import read_table
 from cetpick.networks.build import build_network
 from cetpick.workflows import results
+from cetpick.workflows.record import revision
 from cetpick.workflows.runs import Shard
 from tests.conftest import Run, TinySet, noise_and_models
 
@@ -870,3 +872,16 @@ def test_overwriting_with_another_training_that_is_stopped_before_the_first_pick
     assert (code, done(out)) == (0, "1 picked")
     assert (output / "model.safetensors").read_bytes() == trained
     assert record(str(output))["training"]["done_before"] is True
+
+
+def test_other_code_of_one_version_is_another_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a clone that was updated between two weeks; what decides no result does not count."""
+    known = revision()
+    assert known.startswith(f"{cetpick.__version__}+")
+    copied = shutil.copytree(Path(cetpick.__file__).parent, tmp_path / "cetpick")
+    monkeypatch.setattr(cetpick, "__file__", str(copied / "__init__.py"))
+    assert revision.__wrapped__() == known
+    (copied / "report/page.py").write_text("")
+    assert revision.__wrapped__() == known
+    (copied / "peaks.py").write_text("")
+    assert revision.__wrapped__() != known

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cetpick.workflows.record import write_json
+
 ROOT = Path(__file__).parent.parent
 WRAPPERS = ROOT / "wrappers"
 ENGINES = {"docker": "Docker version 28.2.2", "podman": "podman version 4.3.1", "apptainer": "apptainer version 1.4.5"}
@@ -261,6 +263,15 @@ def test_folders_of_results_that_are_worked_on_can_be_written(call: Call, tmp_pa
     assert shown(call("info", "../picks/suggest/suggested.star")) == {work: "rw", f"{picks}/suggest": "ro"}
     # short options and their values may be one word
     assert shown(call("pick", "-m../model/m.safetensors", "-l../truth"))[str(tmp_path / "model")] == "ro"
+
+
+def test_tomograms_of_results_are_shown_to_their_report(call: Call, tmp_path: Path) -> None:
+    tomogram, record = tmp_path / "archive/day 1/t1.mrc", tmp_path / "picks/records/t1.json"
+    make(tomogram, record)
+    write_json(record, {"format": 1, "file": tomogram, "info": {"path": "t1.mrc"}})
+    work, picks = str(tmp_path / "work"), str(tmp_path / "picks")
+    assert shown(call("report", "../picks")) == {work: "rw", picks: "rw", str(tomogram.parent): "ro"}
+    assert shown(call("repick", "../picks")) == {work: "rw", picks: "rw"}
 
 
 def test_scratch_is_handed_on(call: Call, tmp_path: Path) -> None:

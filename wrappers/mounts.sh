@@ -141,6 +141,11 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
         if [[ $option =~ ^(-o|--o|--output|--report)$ || $convert_to == any || ($convert_to == new && ! -e $path) ]] ||
             [[ $results && -d $path && ! $option =~ ^(convert|-l|--labels|--truth|--tomogram|--to-tomogram)$ ]]; then
             lead_output "$value"
+            # the tomograms of these results are read for pictures that are not there
+            if [[ ${1-} == report && -d $path/records ]]; then
+                while IFS= read -r run; do inputs+=("$run"); done \
+                    < <(sed -n 's/^  "file": "\(\/[^"\\]*\)",$/\1/p' "$path"/records/*.json 2>/dev/null)
+            fi
         else
             inputs+=("$value")
             [[ ${value,,} != *.star ]] || lead_star "$value"

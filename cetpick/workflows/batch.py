@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cetpick import __version__, scratch
+from cetpick import scratch
 from cetpick.calibration import within
 from cetpick.checkpoint import load_model
 from cetpick.cluster import Cluster
@@ -30,7 +30,7 @@ from cetpick.processes import in_processes
 from cetpick.records import TomogramInfo
 from cetpick.tiling import TileableNetwork
 from cetpick.workflows.inputs import warn_of_contrast, warn_of_scale, warn_of_thinness
-from cetpick.workflows.record import RunRecord, Stamp, keeping_warnings, size_and_time
+from cetpick.workflows.record import RunRecord, Stamp, keeping_warnings, revision, size_and_time
 from cetpick.workflows.report import keep_view
 from cetpick.workflows.results import (
     Todo,
@@ -322,9 +322,9 @@ class Errand:
         """
         maker, cut, record = self.plan.maker, self.plan.cut, RunRecord("pick", {})
         spent: dict[str, float] = record.values["seconds"]
-        if maker.cetpick != __version__:
+        if maker.cetpick != revision():
             raise CetpickError(
-                f"cetpick {maker.cetpick} gave work to cetpick {__version__}",
+                f"cetpick {maker.cetpick} gave work to cetpick {revision()}",
                 file=platform.node(),
                 cure="let the workers use the same installation",
             )

@@ -15,17 +15,33 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from cetpick import __version__
+import cetpick
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import replacing
 from cetpick.io.omezarr import is_store
 
 PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "zarr", "h5py", "pandas", "safetensors")
+
+
+@cache
+def revision() -> str:
+    """The version of cetpick, and after a plus what tells its code from other code of that version.
+
+    It is of all modules but those of the command line and the report, which decide no result.
+    """
+    package = Path(cetpick.__file__).parent
+    code = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        name = file.relative_to(package)
+        if name.parts[0] not in ("cli", "report"):
+            code.update(b"%s %s" % (name.as_posix().encode(), hashlib.sha256(file.read_bytes()).digest()))
+    return f"{cetpick.__version__}+{code.hexdigest()[:10]}"
 
 
 def sha256(path: str | PathLike[str]) -> str:
@@ -153,7 +169,7 @@ class RunRecord:
         """Start the clock of `command` with its resolved `settings`."""
         self._start = time.monotonic()
         self.values: dict[str, Any] = {
-            "cetpick": __version__,
+            "cetpick": revision(),
             "command": command,
             "arguments": sys.argv[1:],
             "folder": str(Path.cwd()),

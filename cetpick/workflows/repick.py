@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cetpick import __version__
 from cetpick.config import ModelSettings, PickSettings
 from cetpick.errors import InputError
 from cetpick.io.lock import alone_in
 from cetpick.workflows.collect import CollectSummary, run_collect
-from cetpick.workflows.record import write_json
+from cetpick.workflows.record import revision, write_json
 from cetpick.workflows.results import DATASET_FILES, Cut, read_tomogram_record, remove, tomogram_files, write_tomogram
 from cetpick.workflows.runs import merge, newest_run, plan_values
 
@@ -60,7 +59,7 @@ def run_repick(
     plan = replace(plan, begun=time.time(), cut=cut)
     values |= {
         "repicked": {
-            "cetpick": __version__,
+            "cetpick": revision(),
             "arguments": sys.argv[1:],
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "cut": cut,

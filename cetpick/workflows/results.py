@@ -15,7 +15,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from cetpick import __version__
 from cetpick.calibration import Expectation, expectations, precision_threshold
 from cetpick.config import Mode, ModelSettings, PickSettings
 from cetpick.errors import InputError
@@ -25,7 +24,7 @@ from cetpick.io.imod import coordinates_to_mod
 from cetpick.io.table import read_table, write_table
 from cetpick.peaks import suppress
 from cetpick.records import Grid, Picks, Region, RelionTomogram, TomogramInfo
-from cetpick.workflows.record import Stamp, read_json, set_aside, size_and_time, write_json
+from cetpick.workflows.record import Stamp, read_json, revision, set_aside, size_and_time, write_json
 
 FORMAT = 1
 """Of records and plans; what has another one is not read."""
@@ -54,12 +53,12 @@ class Maker:
     """What decides the candidates besides the tomogram.
 
     Attributes:
-        cetpick: version.
+        cetpick: version and code.
         model: SHA-256 of the model file.
         calibrated: its scores are probabilities.
     """
 
-    cetpick: str = __version__
+    cetpick: str = field(default_factory=revision)
     model: str
     calibrated: bool
 

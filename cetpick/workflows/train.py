@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cetpick import __version__, scratch
+from cetpick import scratch
 from cetpick.checkpoint import save_model
 from cetpick.config import ModelSettings, TrainSettings
 from cetpick.devices import device_name, resolve_device
@@ -43,6 +43,7 @@ from cetpick.workflows.record import (
     record_beside,
     refuse_earlier,
     report_beside,
+    revision,
 )
 from cetpick.workflows.report_training import write_training_report
 
@@ -250,7 +251,7 @@ def train_and_save(
         "rejected": {of.info.name: len(of.rejected) for of in labelled if len(of.rejected)},
     }
     stray = {e.tomogram.info.name: e.stray.round(2).tolist() for e in trained.examples if len(e.stray)}
-    provenance = {"cetpick": __version__, "seed": settings.seed, "steps": len(trained.log), **known}
+    provenance = {"cetpick": revision(), "seed": settings.seed, "steps": len(trained.log), **known}
     provenance["training"] = _hash(identity)
     trained = replace(trained, settings=replace(trained.settings, provenance=provenance))
     last = trained.log[-1]
@@ -305,7 +306,7 @@ def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: Run
 
     Not the paths: a training that was moved is the same.
     """
-    values: dict[str, Any] = {"version of cetpick": __version__}
+    values: dict[str, Any] = {"version of cetpick": revision()}
     values |= {name.replace("_", "-"): value for name, value in dataclasses.asdict(settings).items()}
     for number, of in enumerate(labelled, start=1):
         region = of.info.region
