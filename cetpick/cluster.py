@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from cetpick.errors import CetpickError, InputError
+from cetpick.interrupts import held_signals, interrupts_for_this_process
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -152,19 +153,16 @@ class Cluster:
         elif self.is_local:
             from distributed import LocalCluster
 
-            with (
-                LocalCluster(
-                    n_workers=most,
-                    threads_per_worker=1,
-                    memory_limit=0,
-                    dashboard_address=":0",
-                    silence_logs=logging.ERROR,
-                    preload=[
-                        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
-                    ],  # Ctrl-C is for this process
-                ) as cluster,
-                Client(cluster) as client,
-            ):
+            with ExitStack() as held:
+                with held_signals(), interrupts_for_this_process():
+                    workers = LocalCluster(
+                        n_workers=most,
+                        threads_per_worker=1,
+                        memory_limit=0,
+                        dashboard_address=":0",
+                        silence_logs=logging.CRITICAL,  # what a heartbeat finds at the end is an error to Dask
+                    )
+                    client = held.enter_context(Client(held.enter_context(workers)))
                 yield client, _nothing  # Dask starts lost ones anew itself
         else:
             jobs = min(self.number or MOST_JOBS, most)

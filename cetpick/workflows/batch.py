@@ -33,6 +33,7 @@ from cetpick.workflows.inputs import warn_of_contrast, warn_of_scale, warn_of_th
 from cetpick.workflows.record import RunRecord, Stamp, keeping_warnings, revision, size_and_time
 from cetpick.workflows.report import keep_view
 from cetpick.workflows.results import (
+    RUN_FILE,
     Todo,
     TomogramRecord,
     clear,
@@ -99,6 +100,7 @@ class Batch:
     ) -> None:
         self.plan, self.done = plan, list[TomogramRecord]()
         self.done_before, self.cut_again = list[str](), list[str]()
+        self.took_away = False  # earlier results
         self._outdated = list[str]()  # what failed before anything was done
         self._output, self._record, self._jobs = output, record, jobs
         self._alone, self._overwrite, self._pictures, self._begun = alone, overwrite, pictures, begun
@@ -179,11 +181,6 @@ class Batch:
             warnings.warn(text, CetpickWarning, stacklevel=2)
         return record
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether earlier results may have been taken away."""
-        return self._begun
-
     def finish(self) -> Path:
         """Write the run file for the last time; returns it."""
         if self._outdated:
@@ -204,7 +201,10 @@ class Batch:
         outdated = [job.info.name for job in self._jobs if job.todo == "pick" and job.record is not None]
         if self._overwrite:  # also of those that could not be opened
             outdated = [self.plan.listing[place] for place in self.plan.shard.positions(len(self.plan.listing))]
-        clear(self._output, [*outdated, *self._outdated], together=self._alone)
+        outdated += self._outdated
+        earlier = [record_file(self._output, name) for name in outdated] + [self._output / RUN_FILE]
+        self.took_away = any(path.exists() for path in earlier)
+        clear(self._output, outdated, together=self._alone)
 
     def pick(self, job: Job, network: TileableNetwork | None, settings: ModelSettings) -> TomogramRecord:
         """Pick a tomogram and write its results.

@@ -329,7 +329,7 @@ def run_pick(
         if shard is None and not batch.done:
             batch.withdraw()
             listed = "\n".join(batch.plan.failures.values())
-            kind = CetpickError if batch.has_begun else InputError
+            kind = CetpickError if batch.took_away else InputError
             raise kind(f"no tomogram could be picked\n{listed}")
         run_file = batch.finish()
         summary.done_before, summary.cut_again = batch.done_before, batch.cut_again
