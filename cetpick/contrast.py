@@ -451,10 +451,11 @@ class Judgement:
 
     @property
     def is_clearly_off(self) -> bool:
-        """Whether another reading is on particles, and next to nothing shows at MANY_LABELS as given."""
+        """Whether another reading is on particles, and next to nothing shows at MANY_LABELS or more as given."""
         if self.better is None or self.labels < MANY_LABELS:
             return False
-        return abs(self.ranking[0].z) >= CLEARLY and not abs(self.given.z) >= CONTRAST / 2
+        best, given = abs(self.ranking[0].z), abs(self.given.z)
+        return best >= CLEARLY and not given >= min(CONTRAST, best / 3)
 
     @property
     def is_faint(self) -> bool:
