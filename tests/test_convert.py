@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from cetpick.cli import main
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import angles_to_matrices, rescale, turn_angles, turn_axes
+from cetpick.io.coordinates import read_coordinates
 from cetpick.io.imod import read_mod
 from cetpick.io.mrc import write_mrc
+from cetpick.io.tomograms import read_info
 from cetpick.workflows.convert import run_convert
 from cetpick.workflows.inputs import InputOptions
 
@@ -221,6 +223,21 @@ class TestFolders:
         with pytest.raises(InputError, match="name cannot be that of a file"):
             run_convert(star, tmp_path / "in" / "out", format="csv", options=InputOptions(binned=True))
         assert list(tmp_path.iterdir()) == [star]
+
+    @pytest.mark.parametrize("name", ["relion31", "dynamo", "stopgap"])
+    def test_classes_have_one_number_in_all_files(self, tmp_path, name):
+        folder = tmp_path / "labels"
+        folder.mkdir()
+        written(folder / "TS_01.csv", "x,y,z,class\n1,1,1,ribo\n2,2,2,ferri\n")
+        written(folder / "TS_02.csv", "x,y,z,class\n3,3,1,ferri\n4,4,2,ribo\n")
+        tomograms = [volume(tmp_path / f"TS_0{number}.mrc") for number in (1, 2)]
+        with pytest.warns(CetpickWarning, match=r"names of classes \(ribo = 1, ferri = 2\)"):
+            summary = run_convert(folder, tmp_path / "out", format=name, tomograms=tomograms)
+        classes = [
+            read_coordinates(file, tomograms=[of])[0].table["class"].tolist()
+            for file, of in zip(summary.written, map(read_info, tomograms), strict=True)
+        ]
+        assert classes == [["1", "2"], ["2", "1"]]
 
     def test_files_of_eman2_have_the_names_that_it_looks_for(self, tmp_path):
         tomogram = volume(tmp_path / "TS_01__bin4.mrc")

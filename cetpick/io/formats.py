@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def cannot_hold(handler: Handler, items: Sequence[Item], *, voxel_size: float | 
         if others:
             lost.append(f"column{'s' if len(others) > 1 else ''} {', '.join(others)}")
     return lost
+
+
+def number_classes(handler: Handler, items: Sequence[Item]) -> list[Item]:
+    """Items whose classes are numbers where the format holds no names, so that these are the same in several files."""
+    classes = [name for item in items for name in item.classes]
+    if handler.holds.classes != "numbers" or {*classes} <= {DEFAULT_CLASS}:
+        return list(items)
+    coded = class_numbers(classes)
+    return [
+        replace(item, table=item.table.assign(**{"class": [str(coded[name]) for name in item.classes]}))
+        for item in items
+    ]
 
 
 def _count(item: Item, columns: list[str]) -> int:

@@ -13,7 +13,7 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Axes
 from cetpick.io.atomic import all_or_none
 from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, write_items
-from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
+from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, number_classes, recognise
 from cetpick.io.handler import Handler, Item
 from cetpick.io.naming import find_tomogram
 from cetpick.io.tomograms import open_inputs, require_voxel_size, same_voxel_size
@@ -98,6 +98,7 @@ def run_convert(
     items = [part.item for part in moved]
     if format is None and ending == ".star":
         handler = handler_for(output, None, relion5=all(item.info is not None and item.info.relion for item in items))
+    items = number_classes(handler, items)
     targets: dict[Path, list[Item]] = {output: items}
     if _is_folder(output):
         names = [_file_name(handler.stem(record.tomogram or source.stem) + ending, source) for record in records]
