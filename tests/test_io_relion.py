@@ -278,6 +278,24 @@ class TestOrigins:
         np.testing.assert_allclose(read.xyz, VOXELS)
 
 
+def test_all_blocks_of_particles_are_read(tmp_path):
+    path, labels = tmp_path / "p.star", "loop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+    path.write_text(f"data_TS_01\n{labels}1 2 3\n4 5 6\n\ndata_TS_02\n{labels}7 8 9\n")
+    found = {record.tomogram: record.xyz.tolist() for record in read_particles(path)}
+    assert found == {"TS_01": [[1, 2, 3], [4, 5, 6]], "TS_02": [[7, 8, 9]]}
+    named = f"{labels}_rlnMicrographName\n"
+    path.write_text(f"data_a\n{named}1 2 3 t.mrc\n\ndata_b\n{named}4 5 6 t.mrc\n")
+    (record,) = read_particles(path)
+    assert (record.tomogram, record.xyz.tolist()) == ("t", [[1, 2, 3], [4, 5, 6]])
+
+
+def test_blocks_of_particles_that_are_not_alike_are_refused(tmp_path):
+    path, labels = tmp_path / "p.star", "loop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+    path.write_text(f"data_a\n{labels}1 2 3\n\ndata_b\n{labels}_rlnTomoName\n4 5 6 TS_01\n")
+    with pytest.raises(InputError, match=r"(?s)not the same labels.*data_a: .*; data_b: .*rlnTomoName"):
+        read_particles(path)
+
+
 def test_tomograms_that_were_not_given_are_named(tmp_path):
     picks = [(tomogram(name), points_table(VOXELS)) for name in ("007", "nan", "TS_01.mrc")]
     write_particles(tmp_path / "p.star", "relion5", picks)

@@ -187,9 +187,20 @@ def annotations_in(folder: Path) -> list[Path]:
 
 
 def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The particles of all blocks; several that name no tomogram are called like theirs."""
+    found = {name: table for name, table in blocks.items() if {_CENTRED[0], _COORDINATE[0]} & set(table.columns)}
+    if len({frozenset(table.columns) for table in found.values()}) > 1:
+        raise InputError(
+            "its blocks of particles have not the same labels",
+            file=path,
+            found="; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in found.items()),
+            cure="make a file of each block",
+        )
+    if len(found) > 1 and not any({*_NAMES} & set(table.columns) for table in found.values()):
+        found = {name: table.assign(**{_NAMES[1]: name}) for name, table in found.items()}
+    if found:
+        return pd.concat(found.values(), ignore_index=True)
     for table in blocks.values():
-        if {_CENTRED[0], _COORDINATE[0]} & set(table.columns):
-            return table
         if _IMPORT_FILE in table and _NAMES[0] in table:
             return _imported(path, table)
     raise InputError(
