@@ -232,11 +232,12 @@ class TestEman2:
         assert [info.name for info, _ in pairs] == ["a"]
         assert any(str(warning.message) == "tomograms without labels: b" for warning in caught)
 
-    def test_what_is_no_info_file_is_not_overwritten(self, tmp_path):
-        path = write_text(tmp_path / "a.json", "[1, 2]")
-        with pytest.raises(InputError):
+    @pytest.mark.parametrize("text", ["[1, 2]", '{"pickable_object_name": "a", "points": []}'])
+    def test_what_is_no_info_file_is_not_overwritten(self, tmp_path, text):
+        path = write_text(tmp_path / "a.json", text)
+        with pytest.raises(InputError, match="none of EMAN2's info files"):
             write_coordinates(path, [(tomogram(), points_table())])
-        assert path.read_text() == "[1, 2]"
+        assert path.read_text() == text
 
 
 class TestRecognising:

@@ -378,6 +378,15 @@ def test_tables_of_napari_and_copick(tmp_path):
     assert one(file).xyz.tolist() == [[1, 2, 3]]
     with pytest.raises(InputError, match="angstrom, and the voxel size is not known"):
         read_coordinates(file)
+    write_coordinates(tmp_path / "voxels.csv", [(tomogram(), one(file).table)])
+    assert one(tmp_path / "voxels.csv").xyz.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", ["dynamo", "motl"])
+def test_the_list_of_tomograms_is_not_written_over_the_table(tmp_path, name):
+    with pytest.raises(InputError, match=r"a.doc: .doc is the ending of the list"):
+        write_coordinates(tmp_path / "a.doc", [(tomogram(), points_table())], format=name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tab_at_the_end_of_a_line_stands_beside_an_empty_value(tmp_path):

@@ -97,8 +97,15 @@ def to_records(path: Path, rows: Numbered, tomograms: Sequence[TomogramInfo]) ->
 
 @contextmanager
 def documented(path: Path, items: Sequence[Item]) -> Iterator[None]:
-    """Write the .doc file beside `path` when the body, which writes that, has succeeded."""
-    with replacing(path.with_suffix(DOC)) as temporary:
+    """Write the .doc file beside `path` when the body, which writes that, has succeeded.
+
+    Raises:
+        InputError: `path` is that file, or a tomogram's name breaks its line.
+    """
+    doc = path.with_suffix(DOC)
+    if doc == path:
+        raise InputError(f"{DOC} is the ending of the list of tomograms beside it", file=path, cure="name it otherwise")
+    with replacing(doc) as temporary:
         numbers = tomogram_numbers(items)
         names = [item.tomogram or path.stem for item in items]
         if bad := next((name for name in names if not name.isprintable()), None):

@@ -100,6 +100,9 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
             raise InputError(
                 f"line {number} does not fit", file=path, expected=f"{len(names)} values", found=f"{len(row)} values"
             )
+    angstrom = {"run_name", "transform_00"} <= {*names}
+    # so that a table which is written of it is not taken for angstrom again
+    names = ["tomogram" if angstrom and name == "run_name" else name for name in names]
     columns = {name: [row[index] for _, row in rows] for index, name in enumerate(names)}
     numbers = [number for number, _ in rows]
     table = pd.DataFrame({name: _numbers(path, numbers, name, columns.pop(name)) for name in AXES})
@@ -110,7 +113,7 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
         table[ANGLES] = np.column_stack([_numbers(path, numbers, name, columns.pop(name)) for name in ANGLES])
     for name, values in columns.items():
         table[name] = np.array(values, dtype=float) if all(map(_is_number, values)) else pd.Series(values, dtype=object)
-    if {"run_name", "transform_00"} <= {*table.columns}:
+    if angstrom:
         table = _from_angstrom(path, table, voxel_size)
     return Coordinates(table=_of_tomogram(path, table, info), voxel_size=voxel_size, source=path)
 
