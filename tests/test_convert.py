@@ -179,6 +179,15 @@ class TestGrids:
         with pytest.raises(InputError, match="--to-voxel-size"):
             run_convert(picks, tmp_path / "b.csv", options=InputOptions(voxel_size=5.0))
 
+    def test_a_voxel_size_is_told_to_what_reads_the_file(self, tmp_path):
+        table = written(tmp_path / "copick.csv", "run_name,x,y,z,transform_00\nt,10,20,30,1\n")
+        run_convert(table, tmp_path / "a.csv", options=InputOptions(voxel_size=10.0))
+        assert points_of(tmp_path / "a.csv").tolist() == [[1, 2, 3]]
+        loop = "loop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n_rlnOriginXAngst\n"
+        star = written(tmp_path / "p.star", f"data_\n{loop}t.mrc 1 2 3 5\n")
+        run_convert(star, tmp_path / "b.csv", options=InputOptions(voxel_size=10.0))
+        assert points_of(tmp_path / "b.csv").tolist() == [[0.5, 2, 3]]
+
 
 class TestLosses:
     def test_strict_refuses_before_anything_is_written(self, tmp_path):

@@ -276,6 +276,8 @@ class TestOrigins:
         with pytest.warns(CetpickWarning, match="origins"):
             (read,) = read_particles(path)
         np.testing.assert_allclose(read.xyz, VOXELS)
+        (read,) = read_particles(path, voxel_size=10.0)
+        np.testing.assert_allclose(read.xyz, np.array(VOXELS) - [0.5, 0, 0])
 
 
 def test_all_blocks_of_particles_are_read(tmp_path):

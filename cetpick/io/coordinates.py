@@ -31,6 +31,7 @@ def read_coordinates(
     tomograms: Sequence[TomogramInfo] = (),
     binned: bool | None = None,
     z: float | None = None,
+    voxel_size: float | None = None,
 ) -> list[Coordinates]:
     """Read a coordinate file of any known format, recognised by its content.
 
@@ -40,6 +41,7 @@ def read_coordinates(
             it is named after.
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
         z: of all points of a two-dimensional file, voxels.
+        voxel_size: angstrom, for when no tomogram and not the file tells.
 
     Returns:
         One record for each tomogram, its points inside the volume (if that is known) and without duplicates. Records
@@ -55,7 +57,7 @@ def read_coordinates(
     handler = recognise(path)
     if not handler.holds.tomogram:
         tomograms = _only(path, tomograms)
-    records = handler.read(path, tomograms, ReadOptions(binned=binned, z=z))
+    records = handler.read(path, tomograms, ReadOptions(binned=binned, z=z, voxel_size=voxel_size))
     return [_checked(record, find_tomogram(record.tomogram, tomograms)) for record in records]
 
 

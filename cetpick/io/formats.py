@@ -177,7 +177,9 @@ def _relion(flavour: relion.Flavour) -> Handler:
         suffixes=(".star",),
         holds=Capabilities(score=True, classes="numbers", angles=True, several=True, tomogram=True),
         recognises=lambda _, head: _star_of(head) == "",
-        read=lambda path, tomograms, options: relion.read_particles(path, tomograms, binned=options.binned),
+        read=lambda path, tomograms, options: relion.read_particles(
+            path, tomograms, binned=options.binned, voxel_size=options.voxel_size
+        ),
         write=lambda path, items, _: relion.write_items(path, flavour, items),
     )
 
@@ -211,7 +213,9 @@ def _text(
         suffixes=suffixes,
         holds=holds,
         recognises=_is_table,
-        read=lambda path, tomograms, _: [table.read_table(path, _first(tomograms))],
+        read=lambda path, tomograms, options: [
+            table.read_table(path, _first(tomograms), voxel_size=options.voxel_size)
+        ],
         write=lambda path, items, _: write(path, items[0].table),
     )
 

@@ -57,10 +57,12 @@ class ReadOptions:
     Attributes:
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
         z: of all points of a two-dimensional file, voxels.
+        voxel_size: angstrom, for when no tomogram and not the file tells.
     """
 
     binned: bool | None = None
     z: float | None = None
+    voxel_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

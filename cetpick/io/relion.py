@@ -65,7 +65,11 @@ def beyond_edge(points: Points, info: TomogramInfo) -> NDArray[np.float64]:
 
 
 def read_particles(
-    path: str | PathLike[str], tomograms: Sequence[TomogramInfo] = (), *, binned: bool | None = None
+    path: str | PathLike[str],
+    tomograms: Sequence[TomogramInfo] = (),
+    *,
+    binned: bool | None = None,
+    voxel_size: float | None = None,
 ) -> list[Coordinates]:
     """Read the particles of a STAR file, or those of the files that an optimisation_set.star or an import list names.
 
@@ -81,6 +85,7 @@ def read_particles(
             in a folder ``annotations``, otherwise unbinned pixels; but when at least half of the points fit into the
             volume only by the other reading, that one, with a warning. Pixels of rlnPixelSize, with a warning, in what
             Warp exports (TS_01.tomostar) with another pixel size than the tomogram's.
+        voxel_size: angstrom, for when no tomogram tells.
 
     Returns:
         One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted.
@@ -118,7 +123,7 @@ def read_particles(
             others.append(name or "(no name)")
             continue
         relion = info.relion if info and info.relion else known.get(name or "")
-        records.append(_record(path, blocks, rows, name, info, relion, binned))
+        records.append(_record(path, blocks, rows, name, info, relion, binned, voxel_size))
     warn_of_others(path, others)
     return records
 
@@ -265,9 +270,10 @@ def _record(
     info: TomogramInfo | None,
     relion: RelionTomogram | None,
     binned: bool | None,
+    voxel_size: float | None,
 ) -> Coordinates:
     """The particles of one tomogram."""
-    voxel_size = info.grid.voxel_size if info else relion.voxel_size if relion else None
+    voxel_size = info.grid.voxel_size if info else relion.voxel_size if relion else voxel_size
     if _CENTRED[0] in rows:
         if relion is None:
             raise InputError(

@@ -57,13 +57,16 @@ def looks_like_table(head: str) -> bool:
     return _is_header(first) or (len(first) >= 3 and all(map(_is_number, first)))
 
 
-def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> Coordinates:
+def read_table(
+    path: str | PathLike[str], info: TomogramInfo | None = None, *, voxel_size: float | None = None
+) -> Coordinates:
     """Read a table by the rules at the top of this module.
 
     Args:
         path: the file. Columns are separated by commas, tabs, semicolons or blanks; lines that begin with # are
             comments, but one that names x, y and z is a header.
         info: the tomogram, for its voxel size.
+        voxel_size: angstrom, without a tomogram.
 
     Returns:
         Points with their `class` and `score`, and further columns, if the file has them.
@@ -77,7 +80,7 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
     """
     path = Path(path)
     lines, header = _content(read_text(path))
-    voxel_size = info.grid.voxel_size if info else None
+    voxel_size = info.grid.voxel_size if info else voxel_size
     if lines and (match := _model2point_match([line for _, line in lines])):
         return Coordinates(table=_model2point_table(path, lines, match), voxel_size=voxel_size, source=path)
     delimiter = _delimiter(lines[0][1] if lines else "")
@@ -225,7 +228,7 @@ def _from_angstrom(path: Path, table: pd.DataFrame, voxel_size: float | None) ->
             file=path,
             expected="a tomogram to take it from",
             found="columns run_name and transform_00, as copick writes them",
-            cure="name the tomogram, too",
+            cure="name the tomogram, or give --voxel-size",
         )
     return table.assign(**{axis: table[axis] / voxel_size for axis in AXES})
 

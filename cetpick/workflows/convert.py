@@ -91,7 +91,7 @@ def run_convert(
     infos = open_grids(tomograms, options)
     goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))
     target = Target(tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes)
-    records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options.binned, z)]
+    records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options, z)]
     moved = [
         regrid(record, find_tomogram(record.tomogram, infos), target, alone=len(records) == 1) for record in records
     ]
@@ -190,11 +190,11 @@ def _unseen(file: Path, relion: RelionTomogram, voxel_size: float | None) -> Tom
     return TomogramInfo(name=relion.name, path=file, grid=grid, relion=relion)
 
 
-def _read(source: Path, infos: Sequence[TomogramInfo], binned: bool | None, z: float | None) -> list[Coordinates]:
+def _read(source: Path, infos: Sequence[TomogramInfo], options: InputOptions, z: float | None) -> list[Coordinates]:
     if not source.is_dir():
-        records = read_coordinates(source, tomograms=infos, binned=binned, z=z)
+        records = read_coordinates(source, tomograms=infos, binned=options.binned, z=z, voxel_size=options.voxel_size)
     elif infos:
-        records = [record for _, record in pair_labels(infos, [source], binned=binned, z=z)]
+        records = [record for _, record in pair_labels(infos, [source], binned=options.binned, z=z)]
     else:
         raise InputError("a folder of coordinates needs the tomograms", file=source, cure="add --tomogram FILE")
     if not records:
@@ -207,17 +207,30 @@ def _sized(record: Coordinates, infos: Sequence[TomogramInfo], voxel_size: float
     """The record with the voxel size that the user gave, when there is no tomogram that has one."""
     if infos or voxel_size is None:
         return record
-    stored = record.voxel_size
+    require_agreement(
+        record.source,
+        record.voxel_size,
+        voxel_size,
+        cure="leave out --voxel-size, which is that of the input's grid; the output's is --to-voxel-size",
+    )
+    return replace(record, voxel_size=voxel_size)
+
+
+def require_agreement(file: Path | None, stored: float | None, given: float, *, cure: str) -> None:
+    """Refuse a voxel size of the user that is another than the one that a file tells; both in angstrom.
+
+    Raises:
+        InputError: it is.
+    """
     # IMOD's models of volumes without a voxel size say 1.
-    if stored is not None and stored != 1 and not same_voxel_size(voxel_size, stored):
+    if stored is not None and stored != 1 and not same_voxel_size(given, stored):
         raise InputError(
             "its voxel size is another than that given",
-            file=record.source,
-            expected=f"{voxel_size:g} A (--voxel-size)",
+            file=file,
+            expected=f"{given:g} A (--voxel-size)",
             found=f"{stored:g} A",
-            cure="leave out --voxel-size, which is that of the input's grid; the output's is --to-voxel-size",
+            cure=cure,
         )
-    return replace(record, voxel_size=voxel_size)
 
 
 def _losses(
