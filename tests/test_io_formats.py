@@ -322,6 +322,20 @@ class TestLosses:
         contours = points_table(contour=[1, 1, 2])
         assert cannot_hold(WRITTEN["coords"], [Item(table=contours)]) == ["column contour"]
 
+    def test_objects_that_are_the_classes(self):
+        table = points_table(object=[1, 2, 2], **{"class": ["a", "b", "b"]})
+        assert cannot_hold(WRITTEN["imod"], [Item(table=table)]) == []
+        assert cannot_hold(WRITTEN["coords"], [Item(table=table)]) == ["class (2 classes)", "column object"]
+        for objects in ([1, 2, 3], [1, 1, 2]):
+            assert cannot_hold(WRITTEN["imod"], [Item(table=table.assign(object=objects))]) == ["column object"]
+
+    def test_names_of_classes_that_imod_cuts(self):
+        table = points_table(**{"class": ["n" * 63, "n" * 63 + "1", "n" * 63 + "2"]})
+        lost = ["the ends of names of classes (more than 63 bytes)"]
+        assert cannot_hold(WRITTEN["imod"], [Item(table=table)]) == lost
+        assert cannot_hold(WRITTEN["imod"], [Item(table=table.head(1))]) == []
+        assert cannot_hold(WRITTEN["pytom"], [Item(table=table)]) == []
+
     @quiet
     @pytest.mark.parametrize("name", WRITTEN)
     def test_what_a_format_holds_comes_back(self, tmp_path, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -95,7 +96,7 @@ def cannot_hold(handler: Handler, items: Sequence[Item], *, voxel_size: float | 
         lost.append(f"voxel size ({voxel_size:g} A)")
     if holds.columns is not None:
         known = {"x", "y", "z", "class", "score", *holds.columns, *(ANGLES if {*ANGLES} <= columns.keys() else ())}
-        others = [column for column in columns if column not in known and not _says_nothing(column, items)]
+        others = [column for column in columns if column not in known and not _says_nothing(column, items, holds)]
         if others:
             lost.append(f"column{'s' if len(others) > 1 else ''} {', '.join(others)}")
     return lost
@@ -136,15 +137,24 @@ def _lost_classes(handler: Handler, classes: list[str]) -> list[str]:
             return [count if len(classes) > 1 else f"class ({named[0]})"]
         case "one" if len(classes) > 1:
             return [count]
+        case "names" if any(len(name.encode()) > (handler.holds.class_bytes or math.inf) for name in classes):
+            return [f"the ends of names of classes (more than {handler.holds.class_bytes} bytes)"]
         case "numbers" if named and not all(map(is_class_number, classes)):
             coded = ", ".join(f"{name} = {number}" for name, number in class_numbers(classes).items())
             return [f"names of classes ({coded})"]
     return []
 
 
-def _says_nothing(column: str, items: Iterable[Item]) -> bool:
-    values = {value for item in items if column in item.table for value in item.table[column]}
-    return column in GROUPS and len(values) < 2
+def _says_nothing(column: str, items: Iterable[Item], holds: Capabilities) -> bool:
+    """Whether a column tells groups of points, but no others than the classes that the format holds."""
+    if column not in GROUPS:
+        return False
+    grouped = [item for item in items if column in item.table]
+    if len({value for item in grouped for value in item.table[column]}) < 2:
+        return True
+    pairs = [{*zip(item.table[column], item.classes, strict=True)} for item in grouped]
+    alike = all(len(both) == len({a for a, _ in both}) == len({b for _, b in both}) for both in pairs)
+    return alike and holds.classes in ("numbers", "names")
 
 
 def _first(tomograms: Sequence[TomogramInfo]) -> TomogramInfo | None:
@@ -225,7 +235,7 @@ HANDLERS: tuple[Handler, ...] = (
         name="imod",
         description="IMOD model (.mod)",
         suffixes=(".mod",),
-        holds=Capabilities(score=True, classes="names", voxel_size=True),
+        holds=Capabilities(score=True, classes="names", class_bytes=imod.NAME_BYTES, voxel_size=True),
         recognises=lambda _, head: head.startswith(b"IMOD"),
         read=lambda path, tomograms, _: [imod.mod_to_coordinates(path, _first(tomograms))],
         write=lambda path, items, radius: imod.coordinates_to_mod(

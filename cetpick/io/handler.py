@@ -32,6 +32,7 @@ class Capabilities:
     Attributes:
         score: a number for each point.
         classes: which classes.
+        class_bytes: the longest name of a class in UTF-8; what is longer is cut. None: any.
         angles: the orientation of each point.
         several: more than one tomogram.
         tomogram: the name (or number) of the tomogram, so that a file need not be named after it.
@@ -42,6 +43,7 @@ class Capabilities:
 
     score: bool = False
     classes: Classes = "none"
+    class_bytes: int | None = None
     angles: bool = False
     several: bool = False
     tomogram: bool = False
