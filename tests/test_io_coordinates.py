@@ -133,6 +133,7 @@ class TestTables:
         [
             ("x,y,z\n1,2,a\n", "line 2: z is not a number"),
             ("x,y,z\n# more\n1,2,nan\n", "line 3: z is not a number"),
+            ("x,y,z\n1,2,1_0\n", "line 2: z is not a number"),
             ("x,y,z\n1,2,3\n1,2\n", "line 3 does not fit"),
             ("x,y,z,score\n1,2,3,\n", "line 2: score is not a number"),
             ("x,y,z,x\n1,2,3,4\n", "same name"),

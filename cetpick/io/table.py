@@ -190,7 +190,7 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    return "_" not in word  # which Python allows among digits
 
 
 def _guessed_names(path: Path, count: int) -> list[str]:

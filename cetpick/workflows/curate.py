@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cetpick.calibration import Count, count_from_answers, within
-from cetpick.config import ModelSettings
+from cetpick.config import ModelSettings, ParticleClass
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.io.atomic import all_or_none
@@ -168,7 +168,9 @@ def run_curate(
         InputError: unusable input, or points that have nothing to do with the picks; nothing was written.
     """
     options = options or InputOptions()
-    if not tolerance > 0:
+    if diameter is not None:
+        ParticleClass(diameter=diameter)  # checks it
+    if not 0 < tolerance < np.inf:
         raise InputError("unusable --tolerance", expected="a distance above 0 voxels", found=f"{tolerance:g}")
     prepare_output(output, [*FILES, RECORD], overwrite=overwrite, inputs=[picks, *curated])
     settings = {"tolerance": tolerance, "keep": keep, "emptied": emptied, "inputs": options}
