@@ -383,10 +383,16 @@ class TestPairs:
         assert [(info.name, labels.xyz.tolist()) for info, labels in pairs] == [("a", [[1, 1, 1]]), ("b", [[2, 2, 2]])]
 
     def test_order_against_names_is_said(self, tmp_path):
-        files = [write_text(tmp_path / f"{name}.csv", "1,1,1\n") for name in "ba"]
-        with pytest.warns(CetpickWarning, match="named after") as caught:
+        files = [write_text(tmp_path / f"{name}.csv", "1,1,1\n") for name in "xa"]
+        with pytest.warns(CetpickWarning, match="a.csv: taken as labels of tomogram b, .* named after a") as caught:
             pair_labels([tomogram("a"), tomogram("b")], files)
-        assert len(caught) == 2
+        assert len(caught) == 1
+
+    def test_names_win_where_all_files_are_named_after_tomograms_of_their_own(self, tmp_path):
+        tomograms = [tomogram("TS_9"), tomogram("TS_10")]
+        files = [write_text(tmp_path / f"{info.name}.csv", f"{n},1,1\n") for n, info in enumerate(tomograms)]
+        pairs = pair_labels(tomograms, files[::-1])
+        assert [(info.name, labels.xyz[0, 0]) for info, labels in pairs] == [("TS_9", 0), ("TS_10", 1)]
 
     def test_folder_by_name(self, tmp_path):
         tomograms = [tomogram(name) for name in ("TS_01", "007", "nan", "t__bin4", "x_picks")]

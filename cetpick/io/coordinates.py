@@ -166,8 +166,9 @@ def pair_files(
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Read coordinate files and tell which tomogram each belongs to.
 
-    As many files that name no tomogram as there are tomograms make pairs in the order given. Everything else is paired
-    by name: that in a STAR file, or that of the file without its endings (such as ``_labels.csv``).
+    As many files that name no tomogram as there are tomograms make pairs in the order given, unless all are named after
+    a tomogram of their own. Everything else is paired by name: that in a STAR file, or that of the file without its
+    endings (such as ``_labels.csv``).
 
     Args:
         tomograms: those that files may be given for in order.
@@ -194,18 +195,19 @@ def pair_files(
     files = [(number, file) for number, path in enumerate(paths) for file in coordinate_files(Path(path))]
     naming = {file: recognise(file).holds.tomogram for _, file in files}
     nameless = [file for _, file in files if not naming[file]]
-    in_order = len(nameless) == len(tomograms) and not any(Path(path).is_dir() for path in paths)
+    meant = {file: named_after(file, known) for file in nameless}
+    apart = len({info.name for info in meant.values() if info}) == len(nameless)
+    in_order = len(nameless) == len(tomograms) and not apart and not any(Path(path).is_dir() for path in paths)
     order = iter(tomograms)
     found: dict[str, list[tuple[int, Coordinates]]] = {}
     strays: list[tuple[int, Path]] = []
     for number, file in files:
-        named = named_after(file, known)
         if naming[file]:
             candidates = known
         elif in_order:
             candidates = [next(order)]
-            _warn_if_swapped(file, named, candidates[0], what)
-        elif named:
+            _warn_if_swapped(file, meant[file], candidates[0], what)
+        elif named := meant[file]:
             candidates = [named]
         else:
             strays.append((number, file))
