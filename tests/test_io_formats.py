@@ -377,12 +377,26 @@ euler = st.tuples(st.floats(-180, 180), st.floats(0, 180), st.floats(-180, 180))
 
 
 def test_a_table_of_several_tomograms_is_not_taken_for_one(tmp_path):
-    file = written(tmp_path / "many.csv", "tomogram,x,y,z\nvolume,1,2,3\nTS_02,4,5,6\n")
-    with pytest.warns(CetpickWarning, match="left out: TS_02"):
+    file = written(tmp_path / "many.csv", "tomogram,x,y,z\nvolume,1,2,3\n007,4,5,6\n")
+    with pytest.warns(CetpickWarning, match="left out: 007"):
         assert one(file).xyz.tolist() == [[1, 2, 3]]
-    for tomograms in ([], [tomogram("other")]):
-        with pytest.raises(InputError, match="names several tomograms"):
-            read_coordinates(file, tomograms=tomograms)
+    with pytest.warns(CetpickWarning, match="left out: volume, 007"):
+        assert read_coordinates(file, tomograms=[tomogram("other")]) == []
+    for tomograms in ([], [tomogram("007"), tomogram("volume")]):
+        records = read_coordinates(file, tomograms=tomograms)
+        found = {record.tomogram: record.xyz.tolist() for record in records}
+        assert found == {"volume": [[1, 2, 3]], "007": [[4, 5, 6]]}
+    items = [(info, record.table) for info, record in zip(map(tomogram, found), records, strict=True)]
+    write_coordinates(tmp_path / "many.star", items)  # a STAR file holds the names, so that nothing is lost
+
+
+def test_a_table_of_one_tomogram_among_several(tmp_path):
+    tomograms = [tomogram("TS_01"), tomogram("TS_02")]
+    file = written(tmp_path / "labels.csv", "x,y,z,tomogram\n1,2,3,rec_TS_02.mrc\n")
+    assert one(file, *tomograms).tomogram == "TS_02"
+    file = written(tmp_path / "TS_01.csv", "x,y,z,tomogram\n1,2,3,elsewhere\n")
+    with pytest.warns(CetpickWarning, match="points are of elsewhere; they are taken for those of TS_01"):
+        assert one(file, *tomograms).tomogram == "TS_01"
 
 
 def test_tables_of_napari_and_copick(tmp_path):

@@ -282,6 +282,7 @@ def _only(path: Path, tomograms: Sequence[TomogramInfo]) -> Sequence[TomogramInf
         "names no tomogram, and it is not clear to which it belongs",
         file=path,
         expected=f"a file named after one of {', '.join(info.name for info in tomograms)}",
+        cure="rename it after its tomogram, or name that tomogram alone",
     )
 
 

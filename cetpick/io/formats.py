@@ -19,6 +19,8 @@ from cetpick.records import ANGLES, DEFAULT_CLASS, Coordinates, TomogramInfo
 
 STAR = "STAR of RELION or Warp"
 """How the handlers of relion.py describe themselves."""
+TABLE = "table of x, y, z (.csv, .tsv, .coords, .xyz, .txt)"
+"""How those of tables do."""
 GROUPS = ("object", "contour")
 """Columns of what points belong to in IMOD; one value says nothing."""
 
@@ -96,6 +98,7 @@ def cannot_hold(handler: Handler, items: Sequence[Item], *, voxel_size: float | 
         lost.append(f"voxel size ({voxel_size:g} A)")
     if holds.columns is not None:
         known = {"x", "y", "z", "class", "score", *holds.columns, *(ANGLES if {*ANGLES} <= columns.keys() else ())}
+        known |= {*table.TOMOGRAM_COLUMNS} if holds.tomogram else set()
         others = [column for column in columns if column not in known and not _says_nothing(column, items, holds)]
         if others:
             lost.append(f"column{'s' if len(others) > 1 else ''} {', '.join(others)}")
@@ -180,6 +183,10 @@ def _is_table(_: Path, head: bytes) -> bool:
     return text is not None and table.looks_like_table(text if len(head) < HEAD_BYTES else text.rpartition("\n")[0])
 
 
+def _is_table_of_tomograms(path: Path, head: bytes) -> bool:
+    return _is_table(path, head) and table.names_tomograms(text_head(head) or "")
+
+
 def _relion(flavour: relion.Flavour) -> Handler:
     return Handler(
         name=flavour,
@@ -219,7 +226,7 @@ def _text(
 ) -> Handler:
     return Handler(
         name=name,
-        description="table of x, y, z (.csv, .tsv, .coords, .xyz, .txt)",
+        description=TABLE,
         suffixes=suffixes,
         holds=holds,
         recognises=_is_table,
@@ -310,6 +317,15 @@ HANDLERS: tuple[Handler, ...] = (
         holds=Capabilities(precision=0.5),
         recognises=eman1.is_boxes,
         read=lambda path, tomograms, options: [eman1.read_boxes(path, _first(tomograms), z=options.z)],
+        write=None,
+    ),
+    Handler(
+        name="tables",
+        description=TABLE,
+        suffixes=(),
+        holds=Capabilities(score=True, classes="names", angles=True, columns=None, several=True, tomogram=True),
+        recognises=_is_table_of_tomograms,
+        read=lambda path, tomograms, options: table.read_tables(path, tomograms, voxel_size=options.voxel_size),
         write=None,
     ),
     _text("table", (".csv", ".tsv"), table.write_table,

@@ -179,15 +179,15 @@ def run_curate(
         given, diameter = _given(picks, tomograms, diameter, options)
         labelled = _drawn(picks, given) if picks.name == SUGGESTED else {}
         infos = [info for info, _ in given]
-        pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
-        for _, coordinates in pairs:
-            if coordinates.source and coordinates.source.resolve() == picks.resolve():
+        for path in map(Path.resolve, curated):
+            if picks.is_file() and picks.resolve() in (path, path / picks.name):
                 raise InputError(
                     "is compared with itself",
                     file=picks,
                     expected="another file, with what you made of it",
                     cure=f"name the files that you saved, such as {picks.parent / 'models'}",
                 )
+        pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
         command, folder = _command(picks)
         summary = CurateSummary(output=output, diameter=diameter, command=command, folder=folder)
