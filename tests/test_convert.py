@@ -223,6 +223,20 @@ class TestLosses:
         assert mine.read_text() == "1 b\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"diameter": 250.0}, "format table holds no radius, so that --diameter changes nothing"),
+        ({"z": 3.0}, "its points have z, so that --z changes nothing"),
+    ],
+)
+def test_options_that_change_nothing_are_said(tmp_path, given, told):
+    table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
+    with pytest.warns(CetpickWarning, match=told):
+        run_convert(table, tmp_path / "b.csv", **given)
+    assert points_of(tmp_path / "b.csv").tolist() == [[1, 2, 3]]
+
+
 class TestFolders:
     loop = "data_\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
 

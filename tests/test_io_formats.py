@@ -216,6 +216,8 @@ class TestByHand:
         assert "score" not in unscored.table
         with pytest.raises(InputError, match="no z"):
             one(written(tmp_path / "a.cbox", text.replace("10 3 3", "10 3 <NA>")))
+        with pytest.raises(InputError, match=r"(?s)width of its boxes.*--voxel-size"):
+            write_coordinates(tmp_path / "b.cbox", [(None, points_table())], radius=100.0)
 
     def test_boxes_of_images_need_a_section(self, tmp_path):
         path = written(tmp_path / "a.box", "6\t-8\t33\t32\t-3\n-11\t-14\t32\t32\n")

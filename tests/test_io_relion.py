@@ -111,6 +111,9 @@ def test_reads_the_blobs_where_relion_cuts_them_out():
     np.testing.assert_allclose(read.xyz, VOXELS)
     assert read.tomogram == "TS_01"
     assert read.voxel_size == 5
+    with pytest.warns(CetpickWarning, match="--binned and --unbinned change nothing"):
+        (asked,) = read_particles(DATA / "particles_centered.star", [tomogram()], binned=True)
+    np.testing.assert_allclose(asked.xyz, VOXELS)
 
 
 def test_optimisation_set_names_particles_and_tomograms(tmp_path):

@@ -37,6 +37,8 @@ class Capabilities:
         several: more than one tomogram.
         tomogram: the name (or number) of the tomogram, so that a file need not be named after it.
         voxel_size: the voxel size.
+        radius: that of the particles, or the width of a box around them.
+        depth: z of each point.
         columns: names of further columns; None: any.
         precision: largest error of a coordinate after writing and reading, voxels.
     """
@@ -48,6 +50,8 @@ class Capabilities:
     several: bool = False
     tomogram: bool = False
     voxel_size: bool = False
+    radius: bool = False
+    depth: bool = True
     columns: tuple[str, ...] | None = ()
     precision: float = SAME_PLACE
 

@@ -281,6 +281,9 @@ def _record(
                 file=path,
                 cure=f"{_NAME_THE_STAR}, or give the optimisation_set.star",
             )
+        if binned is not None:
+            told = "centred coordinates are no pixels, so that --binned and --unbinned change nothing"
+            warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
         points = relion_centred_to_voxel(
             star_numbers(rows, _CENTRED, file=path),
             binning=relion.binning,

@@ -98,6 +98,7 @@ def run_convert(
     items = [part.item for part in moved]
     if format is None and ending == ".star":
         handler = handler_for(output, None, relion5=all(item.info is not None and item.info.relion for item in items))
+    _warn_of_idle_options(source, handler, z=z, diameter=diameter)
     items = number_classes(handler, items)
     targets: dict[Path, list[Item]] = {output: items}
     if _is_folder(output):
@@ -266,6 +267,16 @@ def _losses(
     if lost:
         warnings.warn(loss_text(output, handler, lost), CetpickWarning, stacklevel=3)
     return lost
+
+
+def _warn_of_idle_options(source: Path, handler: Handler, *, z: float | None, diameter: float | None) -> None:
+    """Warn of options that change nothing."""
+    if z is not None and not source.is_dir() and recognise(source).holds.depth:
+        warnings.warn(f"{source}: its points have z, so that --z changes nothing", CetpickWarning, stacklevel=3)
+    if diameter is not None and not handler.holds.radius:
+        warnings.warn(
+            f"format {handler.name} holds no radius, so that --diameter changes nothing", CetpickWarning, stacklevel=3
+        )
 
 
 def _file_name(name: str, source: Path) -> str:
