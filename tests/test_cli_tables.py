@@ -381,7 +381,8 @@ class TestConvert:
         cases = [
             ((points, tmp_path / "points.foo"), "the format to write is not known"),
             ((points, output), "the format to write is not known"),
-            ((points, output, "--format", "star"), "the format to write is not known"),
+            ((points, output, "--format", "star"), "relion5 or relion4 or relion31 or warp or stopgap"),
+            ((points, output, "--format", "json"), "--format json may be several\n  expected: eman2 or copick"),
             ((points, tmp_path / "t.mod"), "give the tomogram (--tomogram)"),
             ((points, tmp_path / "t.star"), "give the tomogram (--tomogram)"),
             ((points, tmp_path / "t.star", "--format", "relion5", "--tomogram", VOLUME), "--tomograms-star"),

@@ -223,6 +223,15 @@ class TestLosses:
         assert mine.read_text() == "1 b\n"
 
 
+def test_no_points_are_said(tmp_path):
+    with pytest.warns(CetpickWarning, match="a.csv: holds no points"):
+        run_convert(written(tmp_path / "a.csv", "x,y,z\n"), tmp_path / "b.tbl")
+    star = written(tmp_path / "a.star", "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n")
+    star.write_text(star.read_text() + "_rlnMicrographName\n")
+    with pytest.raises(InputError, match=r"holds no points\n  cure: `cetpick info .*a.star` tells"):
+        run_convert(star, tmp_path / "c.tbl")
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -261,6 +270,12 @@ class TestFolders:
             for file, of in zip(summary.written, map(read_info, tomograms), strict=True)
         ]
         assert classes == [["1", "2"], ["2", "1"]]
+
+    def test_names_that_clash_are_told(self, tmp_path):
+        star = written(tmp_path / "p.star", f"{self.loop}a/t.mrc 1 2 3\nb/t.mrc 1 2 3\nu.mrc 1 2 3\n")
+        star.write_text(star.read_text().replace("rlnTomoName", "rlnMicrographName"))
+        with pytest.raises(InputError, match=r"two tomograms have the same name\n  found: t.csv\n.*--names parent"):
+            run_convert(star, tmp_path / "out", format="csv")
 
     def test_files_of_eman2_have_the_names_that_it_looks_for(self, tmp_path):
         tomogram = volume(tmp_path / "TS_01__bin4.mrc")
@@ -303,7 +318,7 @@ class TestFolders:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"to_voxel_size": 0.0}, "unusable --voxel-size"),
+        ({"to_voxel_size": 0.0}, "unusable --to-voxel-size"),
         ({"diameter": float("nan")}, "unusable setting diameter"),
         ({"diameter": -300.0}, "unusable setting diameter"),
     ],

@@ -294,6 +294,13 @@ def test_all_blocks_of_particles_are_read(tmp_path):
     assert (record.tomogram, record.xyz.tolist()) == ("t", [[1, 2, 3], [4, 5, 6]])
 
 
+def test_picks_of_a_micrograph_are_refused(tmp_path):
+    path = tmp_path / "p.star"
+    path.write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nm.mrc 1 2\n")
+    with pytest.raises(InputError, match=r"(?s)no z.*not of a micrograph"):
+        read_particles(path)
+
+
 def test_blocks_of_particles_that_are_not_alike_are_refused(tmp_path):
     path, labels = tmp_path / "p.star", "loop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
     path.write_text(f"data_a\n{labels}1 2 3\n\ndata_b\n{labels}_rlnTomoName\n4 5 6 TS_01\n")

@@ -178,7 +178,11 @@ def _read_doc(path: Path) -> dict[int, str]:
             continue
         if not (number.isascii() and number.isdecimal() and len(number) < 9 and name.strip()):
             raise InputError(
-                f"line {line} does not fit", file=path, expected="a number and a tomogram", found=text[:80]
+                f"line {line} does not fit",
+                file=path,
+                expected="a number and a tomogram",
+                found=text[:80],
+                cure="mend it, as in `7 path/TS_07.mrc`, or rename the file when it is no list of tomograms",
             )
         if int(number) in listed:
             raise InputError(f"line {line}: a second tomogram {number}", file=path)

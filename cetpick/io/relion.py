@@ -367,6 +367,13 @@ def _uncentred(
     path: Path, rows: pd.DataFrame, info: TomogramInfo | None, binning: float | None, binned: bool | None
 ) -> Points:
     """rlnCoordinateX/Y/Z to voxels, by the rules of read_particles."""
+    if _COORDINATE[2] not in rows:
+        raise InputError(
+            "its particles have no z",
+            file=path,
+            expected=", ".join(_COORDINATE),
+            cure="picks of a tomogram are needed, not of a micrograph",
+        )
     stored = star_numbers(rows, _COORDINATE, file=path)
     if len(stored) >= FEWEST_NORMALISED and (np.abs(stored - 0.5) <= 0.5).all() and _names_tilt_series(rows):
         raise InputError(

@@ -162,8 +162,13 @@ def _read(path: Path) -> tuple[pd.DataFrame, bool]:
     numbers = [number for number, _ in rows]
     table = pd.DataFrame({name: _numbers(path, numbers, name, columns.pop(name)) for name in AXES})
     table["class"] = pd.Series(columns.pop("class", [DEFAULT_CLASS] * len(table)), dtype=object)
-    if "score" in columns:
-        table["score"] = _numbers(path, numbers, "score", columns.pop("score"))
+    scores = [float(word) if _is_number(word) else np.nan for word in columns.pop("score", [])]
+    if "score" in names and np.isfinite(scores).all():
+        table["score"] = np.array(scores, dtype=np.float64)
+    elif "score" in names:
+        lacking = np.count_nonzero(~np.isfinite(scores))
+        told = f"{lacking} of {len(scores)} points have no score, which is left out"
+        warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
     if {*ANGLES} <= columns.keys():
         table[ANGLES] = np.column_stack([_numbers(path, numbers, name, columns.pop(name)) for name in ANGLES])
     for name, values in columns.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +85,7 @@ def run_convert(
     """
     options = options or InputOptions()
     if to_voxel_size is not None:
-        require_voxel_size(to_voxel_size)
+        require_voxel_size(to_voxel_size, option="--to-voxel-size")
     if diameter is not None:
         ParticleClass(diameter=diameter)  # checks it
     handler, ending = choose_format(output, format)
@@ -105,7 +106,12 @@ def run_convert(
         names = [_file_name(handler.stem(record.tomogram or source.stem) + ending, source) for record in records]
         targets = {output / name: [item] for name, item in zip(names, items, strict=True)}
         if len(targets) < len(items):
-            raise InputError("two tomograms have the same name", file=source, found=", ".join(sorted(names)))
+            raise InputError(
+                "two tomograms have the same name",
+                file=source,
+                found=", ".join(sorted({name for name in names if names.count(name) > 1})),
+                cure="name the tomograms with --tomogram, and --names parent",
+            )
     elif len(items) > 1 and not handler.holds.several:
         raise InputError(
             f"a file of format {handler.name} holds one tomogram",
@@ -117,6 +123,8 @@ def run_convert(
     if present and not overwrite:
         raise InputError("already exists", file=present[0], cure="name another output, or add --overwrite")
     lost = _losses(source, output, handler, records, moved, strict=strict)
+    if not any(map(len, items)):
+        warnings.warn(f"{source}: holds no points, so that none are written", CetpickWarning, stacklevel=2)
     radius = _radius(records) if diameter is None else diameter / 2
     read = describe_coordinates(source, records)
     with all_or_none(file for path in targets for file in handler.files(path)):
@@ -142,7 +150,14 @@ def choose_format(output: Path, name: str | None) -> tuple[Handler, str]:
         handler for handler in HANDLERS if ending in handler.suffixes
     ]
     matching = [handler for handler in matching if handler.write is not None]
-    if not matching or (name is not None and len(matching) > 1):
+    if name is not None and len(matching) > 1:
+        raise InputError(
+            f"--format {name} may be several",
+            file=output,
+            expected=" or ".join(handler.name for handler in matching),
+            cure="give one of these",
+        )
+    if not matching:
         known = (
             f"{handler.name} ({' '.join(handler.suffixes) or 'any ending'})"
             for handler in HANDLERS
@@ -200,7 +215,8 @@ def _read(source: Path, infos: Sequence[TomogramInfo], options: InputOptions, z:
         raise InputError("a folder of coordinates needs the tomograms", file=source, cure="add --tomogram FILE")
     if not records:
         names = ", ".join(info.name for info in infos)
-        raise InputError("holds no points" + (f" in {names}" if names else ""), file=source)
+        cure = f"`{shlex.join(['cetpick', 'info', str(source)])}` tells what it holds"
+        raise InputError("holds no points" + (f" in {names}" if names else ""), file=source, cure=cure)
     return records
 
 
