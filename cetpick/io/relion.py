@@ -192,7 +192,7 @@ def annotations_in(folder: Path) -> list[Path]:
 
 
 def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The particles of all blocks; several that name no tomogram are called like theirs."""
+    """The particles of all blocks; where these name no tomogram, the names of several are those of tomograms."""
     found = {name: table for name, table in blocks.items() if {_CENTRED[0], _COORDINATE[0]} & set(table.columns)}
     if len({frozenset(table.columns) for table in found.values()}) > 1:
         raise InputError(
