@@ -164,8 +164,8 @@ def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None
         InputError: radius or margin is unusable, a margin is given for a tomogram of unknown size, or no reference
             point is left to compare with.
     """
-    if not radius > 0:
-        raise InputError("the matching radius must be positive", expected="voxels > 0", found=radius)
+    if not 0 < radius < np.inf:
+        raise InputError("the matching radius must be positive and finite", expected="voxels > 0", found=radius)
     judged = [_judge(scene, radius, margin) for scene in pairs]
     truths = sum(part.truths for part in judged)
     ignored_truths = sum(part.ignored_truths for part in judged)

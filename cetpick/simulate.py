@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from scipy import fft, sparse
 from scipy.spatial.transform import Rotation
 
+from cetpick.config import ParticleClass
 from cetpick.errors import InputError
 from cetpick.geometry import Points
+from cetpick.io.tomograms import require_voxel_size
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.float32]
@@ -64,6 +66,8 @@ MAX_TILT = 75.0
 DETECTOR_RIM = 100.0
 """Angstrom on each side."""
 POINTS_PER_DIAMETER = 20
+MOST_POINTS = 1e9
+"""In a box; a tenth of them are in proteins, which some gigabytes hold."""
 POINT_WIDTH = 0.6
 """Standard deviation of the Gaussians in units of the distance between points."""
 
@@ -196,6 +200,8 @@ class SimulationSettings:
         for name in ("seed", "vesicles", "carbon", "defocus_jitter", "misalignment"):
             _check(0 <= getattr(self, name) < np.inf, name, "zero or a positive number", getattr(self, name))
         _check(len(self.size) == 3 and min(self.shape) >= 1, "size", "at least a voxel along x, y and z", self.size)
+        least = (float(np.prod(self.size)) / MOST_POINTS) ** (1 / 3) * POINTS_PER_DIAMETER
+        _check(self.diameter >= least, "diameter", f"at least {least:.0f} A in a box of this size", self.diameter)
         _check(self.ice <= 1, "ice", "a fraction of the box, at most 1", self.ice)
         _check(self.pixel_size <= self.voxel_size, "pixel_size", f"at most a voxel, {self.voxel_size}", self.pixel_size)
         steep = max(map(abs, self.tilts), default=90.0)
@@ -274,7 +280,12 @@ def preset(
         shape: voxels along (z, y, x); the numbers of particles grow with the volume.
         voxel_size: angstrom.
         diameter: of the target, angstrom.
+
+    Raises:
+        InputError: a value is out of range.
     """
+    ParticleClass(diameter=diameter)  # checks it
+    require_voxel_size(voxel_size)
     dose, look_alikes, others = PRESETS[difficulty]
     z, y, x = (length * voxel_size for length in shape)
     room = x * y * z / diameter**3 / 560

@@ -376,6 +376,8 @@ class TestCommand:
         code, out, err = cetpick("check", tomogram, "-l", labels, "-d", DIAMETER, "-o", out_dir)
         assert code == 2
         assert "already holds" in err
+        _, _, err = cetpick("check", tomogram, "-l", labels, "-d", DIAMETER, "--overwrite")
+        assert "--overwrite changes nothing without --output" in err
 
     def test_overwriting_leaves_no_stale_picture(
         self, cetpick: Run, tomogram: Path, flat: Scene, tmp_path: Path

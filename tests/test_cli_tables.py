@@ -101,6 +101,23 @@ class TestEvaluate:
         _, out, _ = cetpick("evaluate", folder, "--truth", truth)
         assert ["tool's", "cut", "0.75", "2", "1", "3"] in [line.split()[:6] for line in out.splitlines()]
 
+    def test_output_folder_as_truth_is_its_picks(self, cetpick: Run, tmp_path: Path) -> None:
+        folder = output_of_pick(tmp_path / "out", t=PICKS)
+        code, _, err = cetpick("evaluate", folder, "--truth", folder)
+        assert (code, "t.csv: is missing, though run.json" in err) == (2, True)
+        written(folder / "t.csv", PICKS.rpartition("20,20")[0])
+        code, out, _ = cetpick("evaluate", written(tmp_path / "t.csv", PICKS), "--truth", folder, "--json")
+        assert code == 0
+        assert json.loads(out)["tomograms"][0]["truth"] == {"file": str(folder / "t.csv"), "count": 2}
+        code, _, err = cetpick("evaluate", folder, "--truth", folder)
+        assert (code, "out: is compared with itself" in err) == (2, True)
+
+    def test_voxel_size_against_that_of_the_output_folder(self, cetpick: Run, tmp_path: Path) -> None:
+        folder, truth = output_of_pick(tmp_path / "out", t=PICKS), written(tmp_path / "t_truth.csv", TRUTH)
+        code, _, err = cetpick("evaluate", folder, "--truth", truth, "--voxel-size", 20)
+        assert (code, "its voxel size is another than that given" in err) == (2, True)
+        assert cetpick("evaluate", folder, "--truth", truth, "--voxel-size", 10)[0] == 0
+
     def test_cut_of_a_single_tomogram(self, cetpick: Run, tmp_path: Path) -> None:
         """Such as `pick --top` makes: it counts more than that of the run."""
         folder = output_of_pick(tmp_path / "out", t1=PICKS)
@@ -244,6 +261,10 @@ class TestEvaluate:
             ((picks, "--truth", truth, "--margin", "1,1,1", "--shape", "9.5,9,9"), "unusable --shape"),
             ((picks, "--truth", truth, "--shape", "9,9,9", "--tomogram", VOLUME), "either --tomogram or --shape"),
             ((picks, "--truth", truth, "--radius", "0"), "radius must be positive"),
+            ((picks, "--truth", truth, "--radius", "inf"), "radius must be positive and finite"),
+            ((picks, "--truth", truth, "--threshold", "nan"), "unusable --threshold"),
+            ((picks, "--truth", truth, "--report", "r.html", "--no-report"), "contradict each other"),
+            ((picks, "--truth", picks), "t.csv: is compared with itself"),
             ((tmp_path / "none.csv", "--truth", truth), "none.csv: cannot be read"),
             ((picks, "--truth", written(tmp_path / "nil.csv", "x,y,z\n")), "no reference point"),
             ((picks, "--truth", empty), "holds no coordinate files"),
@@ -360,7 +381,8 @@ class TestConvert:
         cases = [
             ((points, tmp_path / "points.foo"), "the format to write is not known"),
             ((points, output), "the format to write is not known"),
-            ((points, output, "--format", "star"), "the format to write is not known"),
+            ((points, output, "--format", "star"), "relion5 or relion4 or relion31 or warp or stopgap"),
+            ((points, output, "--format", "json"), "--format json may be several\n  expected: eman2 or copick"),
             ((points, tmp_path / "t.mod"), "give the tomogram (--tomogram)"),
             ((points, tmp_path / "t.star"), "give the tomogram (--tomogram)"),
             ((points, tmp_path / "t.star", "--format", "relion5", "--tomogram", VOLUME), "--tomograms-star"),

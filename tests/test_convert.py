@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from cetpick.cli import main
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import angles_to_matrices, rescale, turn_angles, turn_axes
+from cetpick.io.coordinates import read_coordinates
 from cetpick.io.imod import read_mod
 from cetpick.io.mrc import write_mrc
+from cetpick.io.tomograms import read_info
 from cetpick.workflows.convert import run_convert
 from cetpick.workflows.inputs import InputOptions
 
@@ -177,6 +179,15 @@ class TestGrids:
         with pytest.raises(InputError, match="--to-voxel-size"):
             run_convert(picks, tmp_path / "b.csv", options=InputOptions(voxel_size=5.0))
 
+    def test_a_voxel_size_is_told_to_what_reads_the_file(self, tmp_path):
+        table = written(tmp_path / "copick.csv", "run_name,x,y,z,transform_00\nt,10,20,30,1\n")
+        run_convert(table, tmp_path / "a.csv", options=InputOptions(voxel_size=10.0))
+        assert points_of(tmp_path / "a.csv").tolist() == [[1, 2, 3]]
+        loop = "loop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n_rlnOriginXAngst\n"
+        star = written(tmp_path / "p.star", f"data_\n{loop}t.mrc 1 2 3 5\n")
+        run_convert(star, tmp_path / "b.csv", options=InputOptions(voxel_size=10.0))
+        assert points_of(tmp_path / "b.csv").tolist() == [[0.5, 2, 3]]
+
 
 class TestLosses:
     def test_strict_refuses_before_anything_is_written(self, tmp_path):
@@ -212,6 +223,29 @@ class TestLosses:
         assert mine.read_text() == "1 b\n"
 
 
+def test_no_points_are_said(tmp_path):
+    with pytest.warns(CetpickWarning, match="a.csv: holds no points"):
+        run_convert(written(tmp_path / "a.csv", "x,y,z\n"), tmp_path / "b.tbl")
+    star = written(tmp_path / "a.star", "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n")
+    star.write_text(star.read_text() + "_rlnMicrographName\n")
+    with pytest.raises(InputError, match=r"holds no points\n  cure: `cetpick info .*a.star` tells"):
+        run_convert(star, tmp_path / "c.tbl")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"diameter": 250.0}, "format table holds no radius, so that --diameter changes nothing"),
+        ({"z": 3.0}, "its points have z, so that --z changes nothing"),
+    ],
+)
+def test_options_that_change_nothing_are_said(tmp_path, given, told):
+    table = written(tmp_path / "a.csv", "x,y,z\n1,2,3\n")
+    with pytest.warns(CetpickWarning, match=told):
+        run_convert(table, tmp_path / "b.csv", **given)
+    assert points_of(tmp_path / "b.csv").tolist() == [[1, 2, 3]]
+
+
 class TestFolders:
     loop = "data_\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
 
@@ -221,6 +255,27 @@ class TestFolders:
         with pytest.raises(InputError, match="name cannot be that of a file"):
             run_convert(star, tmp_path / "in" / "out", format="csv", options=InputOptions(binned=True))
         assert list(tmp_path.iterdir()) == [star]
+
+    @pytest.mark.parametrize("name", ["relion31", "dynamo", "stopgap"])
+    def test_classes_have_one_number_in_all_files(self, tmp_path, name):
+        folder = tmp_path / "labels"
+        folder.mkdir()
+        written(folder / "TS_01.csv", "x,y,z,class\n1,1,1,ribo\n2,2,2,ferri\n")
+        written(folder / "TS_02.csv", "x,y,z,class\n3,3,1,ferri\n4,4,2,ribo\n")
+        tomograms = [volume(tmp_path / f"TS_0{number}.mrc") for number in (1, 2)]
+        with pytest.warns(CetpickWarning, match=r"names of classes \(ribo = 1, ferri = 2\)"):
+            summary = run_convert(folder, tmp_path / "out", format=name, tomograms=tomograms)
+        classes = [
+            read_coordinates(file, tomograms=[of])[0].table["class"].tolist()
+            for file, of in zip(summary.written, map(read_info, tomograms), strict=True)
+        ]
+        assert classes == [["1", "2"], ["2", "1"]]
+
+    def test_names_that_clash_are_told(self, tmp_path):
+        star = written(tmp_path / "p.star", f"{self.loop}a/t.mrc 1 2 3\nb/t.mrc 1 2 3\nu.mrc 1 2 3\n")
+        star.write_text(star.read_text().replace("rlnTomoName", "rlnMicrographName"))
+        with pytest.raises(InputError, match=r"two tomograms have the same name\n  found: t.csv\n.*--names parent"):
+            run_convert(star, tmp_path / "out", format="csv")
 
     def test_files_of_eman2_have_the_names_that_it_looks_for(self, tmp_path):
         tomogram = volume(tmp_path / "TS_01__bin4.mrc")
@@ -263,7 +318,7 @@ class TestFolders:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"to_voxel_size": 0.0}, "unusable --voxel-size"),
+        ({"to_voxel_size": 0.0}, "unusable --to-voxel-size"),
         ({"diameter": float("nan")}, "unusable setting diameter"),
         ({"diameter": -300.0}, "unusable setting diameter"),
     ],

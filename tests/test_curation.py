@@ -405,6 +405,8 @@ def test_one_file_for_a_tomogram_or_a_list_without_an_output_folder(data: Path, 
         (("other/a.csv", "other", "--tomogram", "a.mrc"), "the particle's diameter must be known"),
         (("other", "other"), "holds no results of cetpick pick"),
         (("out", "other", "--tolerance", 0), "unusable --tolerance"),
+        (("out", "other", "-d", -300), "unusable setting diameter"),
+        (("out", "other", "-d", 1), "unusable setting diameter"),
         (("out", "none.mod"), "none.mod"),
     ],
 )
@@ -598,6 +600,14 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     told = record["tomograms"]
     assert told[name] == {"kept": len(expected) - 1, "rejected": 1, "added": 0, "moved": 0}
     assert sum(counts["kept"] for counts in told.values()) == 9
+
+
+def test_tomograms_whose_candidates_are_gone_are_said(data: Path, cetpick: Run) -> None:
+    (data / "out" / "candidates" / f"{NAMES[0]}.csv").unlink()
+    code, _, err = cetpick("suggest", "out")
+    told = f"left out, as candidates were changed or removed since they were written: out/candidates/{NAMES[0]}.csv;"
+    assert (code, told in err) == (0, True)
+    assert NAMES[0] not in set(pd.read_csv("out/suggest/suggested.csv", dtype=str)["tomogram"])
 
 
 def test_known_places_are_not_suggested(data: Path, cetpick: Run) -> None:

@@ -133,14 +133,20 @@ class TestTables:
         [
             ("x,y,z\n1,2,a\n", "line 2: z is not a number"),
             ("x,y,z\n# more\n1,2,nan\n", "line 3: z is not a number"),
+            ("x,y,z\n1,2,1_0\n", "line 2: z is not a number"),
             ("x,y,z\n1,2,3\n1,2\n", "line 3 does not fit"),
-            ("x,y,z,score\n1,2,3,\n", "line 2: score is not a number"),
             ("x,y,z,x\n1,2,3,4\n", "same name"),
         ],
     )
     def test_problems_are_told_with_their_line(self, tmp_path, text, problem):
         with pytest.raises(InputError, match=problem):
             read_one(write_text(tmp_path / "a.csv", text))
+
+    def test_scores_that_some_points_lack_are_left_out(self, tmp_path):
+        path = write_text(tmp_path / "a.csv", "x,y,z,score\n22,8,3,0.5\n5,2,9,\n")
+        with pytest.warns(CetpickWarning, match="1 of 2 points have no score, which is left out"):
+            record = read_one(path)
+        assert (record.xyz.tolist(), "score" in record.table) == (POINTS[:2], False)
 
     def test_a_name_that_is_not_the_tomograms_is_said(self, tmp_path):
         path = write_text(tmp_path / "a.csv", "tomogram,x,y,z\nTS_9,22,8,3\nTS_9,5,2,9\n")
@@ -232,11 +238,12 @@ class TestEman2:
         assert [info.name for info, _ in pairs] == ["a"]
         assert any(str(warning.message) == "tomograms without labels: b" for warning in caught)
 
-    def test_what_is_no_info_file_is_not_overwritten(self, tmp_path):
-        path = write_text(tmp_path / "a.json", "[1, 2]")
-        with pytest.raises(InputError):
+    @pytest.mark.parametrize("text", ["[1, 2]", '{"pickable_object_name": "a", "points": []}'])
+    def test_what_is_no_info_file_is_not_overwritten(self, tmp_path, text):
+        path = write_text(tmp_path / "a.json", text)
+        with pytest.raises(InputError, match="none of EMAN2's info files"):
             write_coordinates(path, [(tomogram(), points_table())])
-        assert path.read_text() == "[1, 2]"
+        assert path.read_text() == text
 
 
 class TestRecognising:
@@ -381,10 +388,16 @@ class TestPairs:
         assert [(info.name, labels.xyz.tolist()) for info, labels in pairs] == [("a", [[1, 1, 1]]), ("b", [[2, 2, 2]])]
 
     def test_order_against_names_is_said(self, tmp_path):
-        files = [write_text(tmp_path / f"{name}.csv", "1,1,1\n") for name in "ba"]
-        with pytest.warns(CetpickWarning, match="named after") as caught:
+        files = [write_text(tmp_path / f"{name}.csv", "1,1,1\n") for name in "xa"]
+        with pytest.warns(CetpickWarning, match="a.csv: taken as labels of tomogram b, .* named after a") as caught:
             pair_labels([tomogram("a"), tomogram("b")], files)
-        assert len(caught) == 2
+        assert len(caught) == 1
+
+    def test_names_win_where_all_files_are_named_after_tomograms_of_their_own(self, tmp_path):
+        tomograms = [tomogram("TS_9"), tomogram("TS_10")]
+        files = [write_text(tmp_path / f"{info.name}.csv", f"{n},1,1\n") for n, info in enumerate(tomograms)]
+        pairs = pair_labels(tomograms, files[::-1])
+        assert [(info.name, labels.xyz[0, 0]) for info, labels in pairs] == [("TS_9", 0), ("TS_10", 1)]
 
     def test_folder_by_name(self, tmp_path):
         tomograms = [tomogram(name) for name in ("TS_01", "007", "nan", "t__bin4", "x_picks")]

@@ -216,6 +216,8 @@ class TestByHand:
         assert "score" not in unscored.table
         with pytest.raises(InputError, match="no z"):
             one(written(tmp_path / "a.cbox", text.replace("10 3 3", "10 3 <NA>")))
+        with pytest.raises(InputError, match=r"(?s)width of its boxes.*--voxel-size"):
+            write_coordinates(tmp_path / "b.cbox", [(None, points_table())], radius=100.0)
 
     def test_boxes_of_images_need_a_section(self, tmp_path):
         path = written(tmp_path / "a.box", "6\t-8\t33\t32\t-3\n-11\t-14\t32\t32\n")
@@ -322,6 +324,20 @@ class TestLosses:
         contours = points_table(contour=[1, 1, 2])
         assert cannot_hold(WRITTEN["coords"], [Item(table=contours)]) == ["column contour"]
 
+    def test_objects_that_are_the_classes(self):
+        table = points_table(object=[1, 2, 2], **{"class": ["a", "b", "b"]})
+        assert cannot_hold(WRITTEN["imod"], [Item(table=table)]) == []
+        assert cannot_hold(WRITTEN["coords"], [Item(table=table)]) == ["class (2 classes)", "column object"]
+        for objects in ([1, 2, 3], [1, 1, 2]):
+            assert cannot_hold(WRITTEN["imod"], [Item(table=table.assign(object=objects))]) == ["column object"]
+
+    def test_names_of_classes_that_imod_cuts(self):
+        table = points_table(**{"class": ["n" * 63, "n" * 63 + "1", "n" * 63 + "2"]})
+        lost = ["the ends of names of classes (more than 63 bytes)"]
+        assert cannot_hold(WRITTEN["imod"], [Item(table=table)]) == lost
+        assert cannot_hold(WRITTEN["imod"], [Item(table=table.head(1))]) == []
+        assert cannot_hold(WRITTEN["pytom"], [Item(table=table)]) == []
+
     @quiet
     @pytest.mark.parametrize("name", WRITTEN)
     def test_what_a_format_holds_comes_back(self, tmp_path, name):
@@ -363,12 +379,26 @@ euler = st.tuples(st.floats(-180, 180), st.floats(0, 180), st.floats(-180, 180))
 
 
 def test_a_table_of_several_tomograms_is_not_taken_for_one(tmp_path):
-    file = written(tmp_path / "many.csv", "tomogram,x,y,z\nvolume,1,2,3\nTS_02,4,5,6\n")
-    with pytest.warns(CetpickWarning, match="left out: TS_02"):
+    file = written(tmp_path / "many.csv", "tomogram,x,y,z\nvolume,1,2,3\n007,4,5,6\n")
+    with pytest.warns(CetpickWarning, match="left out: 007"):
         assert one(file).xyz.tolist() == [[1, 2, 3]]
-    for tomograms in ([], [tomogram("other")]):
-        with pytest.raises(InputError, match="names several tomograms"):
-            read_coordinates(file, tomograms=tomograms)
+    with pytest.warns(CetpickWarning, match="left out: volume, 007"):
+        assert read_coordinates(file, tomograms=[tomogram("other")]) == []
+    for tomograms in ([], [tomogram("007"), tomogram("volume")]):
+        records = read_coordinates(file, tomograms=tomograms)
+        found = {record.tomogram: record.xyz.tolist() for record in records}
+        assert found == {"volume": [[1, 2, 3]], "007": [[4, 5, 6]]}
+    items = [(info, record.table) for info, record in zip(map(tomogram, found), records, strict=True)]
+    write_coordinates(tmp_path / "many.star", items)  # a STAR file holds the names, so that nothing is lost
+
+
+def test_a_table_of_one_tomogram_among_several(tmp_path):
+    tomograms = [tomogram("TS_01"), tomogram("TS_02")]
+    file = written(tmp_path / "labels.csv", "x,y,z,tomogram\n1,2,3,rec_TS_02.mrc\n")
+    assert one(file, *tomograms).tomogram == "TS_02"
+    file = written(tmp_path / "TS_01.csv", "x,y,z,tomogram\n1,2,3,elsewhere\n")
+    with pytest.warns(CetpickWarning, match="points are of elsewhere; they are taken for those of TS_01"):
+        assert one(file, *tomograms).tomogram == "TS_01"
 
 
 def test_tables_of_napari_and_copick(tmp_path):
@@ -378,6 +408,15 @@ def test_tables_of_napari_and_copick(tmp_path):
     assert one(file).xyz.tolist() == [[1, 2, 3]]
     with pytest.raises(InputError, match="angstrom, and the voxel size is not known"):
         read_coordinates(file)
+    write_coordinates(tmp_path / "voxels.csv", [(tomogram(), one(file).table)])
+    assert one(tmp_path / "voxels.csv").xyz.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", ["dynamo", "motl"])
+def test_the_list_of_tomograms_is_not_written_over_the_table(tmp_path, name):
+    with pytest.raises(InputError, match=r"a.doc: .doc is the ending of the list"):
+        write_coordinates(tmp_path / "a.doc", [(tomogram(), points_table())], format=name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tab_at_the_end_of_a_line_stands_beside_an_empty_value(tmp_path):

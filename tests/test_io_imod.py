@@ -150,6 +150,16 @@ def test_one_object_a_class(tmp_path):
     np.testing.assert_allclose(model.objects[0].contours[0].scores, [0.3, 0.1], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("names", "classes"), [("aab", ["a", "a", "b"]), (["a", "", "b"], ["particle"] * 3)])
+def test_objects_of_one_name_are_one_class(tmp_path, names, classes):
+    write_mod(tmp_path / "a.mod", POINTS, size=(30, 20, 12), voxel_size=10.0, classes="xyz")
+    data = (tmp_path / "a.mod").read_bytes()
+    for old, new in zip("xyz", names, strict=True):
+        data = data.replace(b"OBJT" + old.encode(), b"OBJT" + new.encode().ljust(1, b"\0"))
+    (tmp_path / "a.mod").write_bytes(data)
+    assert mod_to_coordinates(tmp_path / "a.mod", tomogram()).table["class"].tolist() == classes
+
+
 def test_no_points_at_all(tmp_path):
     write_mod(tmp_path / "a.mod", np.empty((0, 3)), size=(30, 20, 12), voxel_size=10.0, scores=[])
     assert all_points(read_mod(tmp_path / "a.mod")) == [[]]

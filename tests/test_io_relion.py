@@ -111,6 +111,9 @@ def test_reads_the_blobs_where_relion_cuts_them_out():
     np.testing.assert_allclose(read.xyz, VOXELS)
     assert read.tomogram == "TS_01"
     assert read.voxel_size == 5
+    with pytest.warns(CetpickWarning, match="--binned and --unbinned change nothing"):
+        (asked,) = read_particles(DATA / "particles_centered.star", [tomogram()], binned=True)
+    np.testing.assert_allclose(asked.xyz, VOXELS)
 
 
 def test_optimisation_set_names_particles_and_tomograms(tmp_path):
@@ -276,6 +279,33 @@ class TestOrigins:
         with pytest.warns(CetpickWarning, match="origins"):
             (read,) = read_particles(path)
         np.testing.assert_allclose(read.xyz, VOXELS)
+        (read,) = read_particles(path, voxel_size=10.0)
+        np.testing.assert_allclose(read.xyz, np.array(VOXELS) - [0.5, 0, 0])
+
+
+def test_all_blocks_of_particles_are_read(tmp_path):
+    path, labels = tmp_path / "p.star", "loop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+    path.write_text(f"data_TS_01\n{labels}1 2 3\n4 5 6\n\ndata_TS_02\n{labels}7 8 9\n")
+    found = {record.tomogram: record.xyz.tolist() for record in read_particles(path)}
+    assert found == {"TS_01": [[1, 2, 3], [4, 5, 6]], "TS_02": [[7, 8, 9]]}
+    named = f"{labels}_rlnMicrographName\n"
+    path.write_text(f"data_a\n{named}1 2 3 t.mrc\n\ndata_b\n{named}4 5 6 t.mrc\n")
+    (record,) = read_particles(path)
+    assert (record.tomogram, record.xyz.tolist()) == ("t", [[1, 2, 3], [4, 5, 6]])
+
+
+def test_picks_of_a_micrograph_are_refused(tmp_path):
+    path = tmp_path / "p.star"
+    path.write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nm.mrc 1 2\n")
+    with pytest.raises(InputError, match=r"(?s)no z.*not of a micrograph"):
+        read_particles(path)
+
+
+def test_blocks_of_particles_that_are_not_alike_are_refused(tmp_path):
+    path, labels = tmp_path / "p.star", "loop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+    path.write_text(f"data_a\n{labels}1 2 3\n\ndata_b\n{labels}_rlnTomoName\n4 5 6 TS_01\n")
+    with pytest.raises(InputError, match=r"(?s)not the same labels.*data_a: .*; data_b: .*rlnTomoName"):
+        read_particles(path)
 
 
 def test_tomograms_that_were_not_given_are_named(tmp_path):

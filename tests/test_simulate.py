@@ -176,6 +176,19 @@ def test_impossible_settings(change, name):
         dataclasses.replace(EMPTY, **change)
 
 
+@pytest.mark.parametrize("wrong", [0.0, np.nan, np.inf])
+def test_settings_of_a_preset_are_checked_before_they_are_computed_with(wrong):
+    with pytest.raises(InputError, match="unusable --voxel-size"):
+        preset("easy", seed=0, voxel_size=wrong)
+    with pytest.raises(InputError, match="unusable setting diameter"):
+        preset("easy", seed=0, diameter=wrong)
+
+
+def test_particles_too_small_for_the_memory():
+    with pytest.raises(InputError, match=r"(?s)diameter is out of range.*at least 35 A in a box of this size"):
+        preset("easy", seed=0, diameter=30)
+
+
 def test_too_many_particles():
     with pytest.raises(InputError, match="does not fit"):
         simulate(dataclasses.replace(EMPTY, size=(300.0, 300.0, 300.0), counts={"target": 20}))

@@ -20,7 +20,11 @@ def evaluate(
         typer.Argument(metavar="PICKS...", help="Picks in any known format, or output folders of `cetpick pick`."),
     ],
     truth: Annotated[
-        list[Path], typer.Option(metavar="FILE|DIR", help="Reference coordinates, or a folder of them; repeatable.")
+        list[Path],
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Reference coordinates, or a folder of them; of an output folder its picks; repeatable.",
+        ),
     ],
     radius: Annotated[
         list[float] | None,

@@ -73,7 +73,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     except OSError as error:
-        raise CetpickError("cannot be written", file=target, found=error) from error
+        cure = f"make sure that {target.parent} has space and may be written to, or name another folder"
+        raise CetpickError("cannot be written", file=target, found=error, cure=cure) from error
     finally:
         with suppress(OSError):  # a read-only file system refuses even what is not there, and hides the reason
             temporary.unlink(missing_ok=True)

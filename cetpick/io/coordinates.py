@@ -31,6 +31,7 @@ def read_coordinates(
     tomograms: Sequence[TomogramInfo] = (),
     binned: bool | None = None,
     z: float | None = None,
+    voxel_size: float | None = None,
 ) -> list[Coordinates]:
     """Read a coordinate file of any known format, recognised by its content.
 
@@ -40,6 +41,7 @@ def read_coordinates(
             it is named after.
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
         z: of all points of a two-dimensional file, voxels.
+        voxel_size: angstrom, for when no tomogram and not the file tells.
 
     Returns:
         One record for each tomogram, its points inside the volume (if that is known) and without duplicates. Records
@@ -55,7 +57,7 @@ def read_coordinates(
     handler = recognise(path)
     if not handler.holds.tomogram:
         tomograms = _only(path, tomograms)
-    records = handler.read(path, tomograms, ReadOptions(binned=binned, z=z))
+    records = handler.read(path, tomograms, ReadOptions(binned=binned, z=z, voxel_size=voxel_size))
     return [_checked(record, find_tomogram(record.tomogram, tomograms)) for record in records]
 
 
@@ -164,8 +166,9 @@ def pair_files(
 ) -> list[tuple[TomogramInfo, Coordinates]]:
     """Read coordinate files and tell which tomogram each belongs to.
 
-    As many files that name no tomogram as there are tomograms make pairs in the order given. Everything else is paired
-    by name: that in a STAR file, or that of the file without its endings (such as ``_labels.csv``).
+    As many files that name no tomogram as there are tomograms make pairs in the order given, unless all are named after
+    a tomogram of their own. Everything else is paired by name: that in a STAR file, or that of the file without its
+    endings (such as ``_labels.csv``).
 
     Args:
         tomograms: those that files may be given for in order.
@@ -192,18 +195,19 @@ def pair_files(
     files = [(number, file) for number, path in enumerate(paths) for file in coordinate_files(Path(path))]
     naming = {file: recognise(file).holds.tomogram for _, file in files}
     nameless = [file for _, file in files if not naming[file]]
-    in_order = len(nameless) == len(tomograms) and not any(Path(path).is_dir() for path in paths)
+    meant = {file: named_after(file, known) for file in nameless}
+    apart = len({info.name for info in meant.values() if info}) == len(nameless)
+    in_order = len(nameless) == len(tomograms) and not apart and not any(Path(path).is_dir() for path in paths)
     order = iter(tomograms)
     found: dict[str, list[tuple[int, Coordinates]]] = {}
     strays: list[tuple[int, Path]] = []
     for number, file in files:
-        named = named_after(file, known)
         if naming[file]:
             candidates = known
         elif in_order:
             candidates = [next(order)]
-            _warn_if_swapped(file, named, candidates[0], what)
-        elif named:
+            _warn_if_swapped(file, meant[file], candidates[0], what)
+        elif named := meant[file]:
             candidates = [named]
         else:
             strays.append((number, file))
@@ -278,6 +282,7 @@ def _only(path: Path, tomograms: Sequence[TomogramInfo]) -> Sequence[TomogramInf
         "names no tomogram, and it is not clear to which it belongs",
         file=path,
         expected=f"a file named after one of {', '.join(info.name for info in tomograms)}",
+        cure="rename it after its tomogram, or name that tomogram alone",
     )
 
 

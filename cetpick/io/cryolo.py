@@ -43,7 +43,17 @@ def read_cbox(path: Path, info: TomogramInfo | None) -> Coordinates:
 
 
 def write_cbox(path: Path, item: Item, radius: float | None) -> None:
-    """Write boxes as wide as the particle (`radius` in angstrom), or of 32 voxels when its size is not known."""
+    """Write boxes as wide as the particle (`radius` in angstrom), or of 32 voxels when its size is not known.
+
+    Raises:
+        InputError: its size is known, the voxel size is not.
+    """
+    if radius is not None and item.angstrom is None:
+        raise InputError(
+            "the width of its boxes counts voxels, and the voxel size is not known",
+            file=path,
+            cure="give the tomogram (--tomogram), or --voxel-size, or leave out --diameter for boxes of 32 voxels",
+        )
     side = DEFAULT_BOX if radius is None or item.angstrom is None else float(round(2 * radius / item.angstrom))
     table = pd.DataFrame(voxel_to_boxes(item.points, side=side), columns=[f"Coordinate{axis}" for axis in "XYZ"])
     for label in ("Width", "Height", "Depth", "EstWidth", "EstHeight"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from cetpick.records import ANGLES, DEFAULT_CLASS, Coordinates, TomogramInfo
 
 STAR = "STAR of RELION or Warp"
 """How the handlers of relion.py describe themselves."""
+TABLE = "table of x, y, z (.csv, .tsv, .coords, .xyz, .txt)"
+"""How those of tables do."""
 GROUPS = ("object", "contour")
 """Columns of what points belong to in IMOD; one value says nothing."""
 
@@ -94,10 +98,23 @@ def cannot_hold(handler: Handler, items: Sequence[Item], *, voxel_size: float | 
         lost.append(f"voxel size ({voxel_size:g} A)")
     if holds.columns is not None:
         known = {"x", "y", "z", "class", "score", *holds.columns, *(ANGLES if {*ANGLES} <= columns.keys() else ())}
-        others = [column for column in columns if column not in known and not _says_nothing(column, items)]
+        known |= {*table.TOMOGRAM_COLUMNS} if holds.tomogram else set()
+        others = [column for column in columns if column not in known and not _says_nothing(column, items, holds)]
         if others:
             lost.append(f"column{'s' if len(others) > 1 else ''} {', '.join(others)}")
     return lost
+
+
+def number_classes(handler: Handler, items: Sequence[Item]) -> list[Item]:
+    """Items whose classes are numbers where the format holds no names, so that these are the same in several files."""
+    classes = [name for item in items for name in item.classes]
+    if handler.holds.classes != "numbers" or {*classes} <= {DEFAULT_CLASS}:
+        return list(items)
+    coded = class_numbers(classes)
+    return [
+        replace(item, table=item.table.assign(**{"class": [str(coded[name]) for name in item.classes]}))
+        for item in items
+    ]
 
 
 def _count(item: Item, columns: list[str]) -> int:
@@ -123,15 +140,24 @@ def _lost_classes(handler: Handler, classes: list[str]) -> list[str]:
             return [count if len(classes) > 1 else f"class ({named[0]})"]
         case "one" if len(classes) > 1:
             return [count]
+        case "names" if any(len(name.encode()) > (handler.holds.class_bytes or math.inf) for name in classes):
+            return [f"the ends of names of classes (more than {handler.holds.class_bytes} bytes)"]
         case "numbers" if named and not all(map(is_class_number, classes)):
             coded = ", ".join(f"{name} = {number}" for name, number in class_numbers(classes).items())
             return [f"names of classes ({coded})"]
     return []
 
 
-def _says_nothing(column: str, items: Iterable[Item]) -> bool:
-    values = {value for item in items if column in item.table for value in item.table[column]}
-    return column in GROUPS and len(values) < 2
+def _says_nothing(column: str, items: Iterable[Item], holds: Capabilities) -> bool:
+    """Whether a column tells groups of points, but no others than the classes that the format holds."""
+    if column not in GROUPS:
+        return False
+    grouped = [item for item in items if column in item.table]
+    if len({value for item in grouped for value in item.table[column]}) < 2:
+        return True
+    pairs = [{*zip(item.table[column], item.classes, strict=True)} for item in grouped]
+    alike = all(len(both) == len({a for a, _ in both}) == len({b for _, b in both}) for both in pairs)
+    return alike and holds.classes in ("numbers", "names")
 
 
 def _first(tomograms: Sequence[TomogramInfo]) -> TomogramInfo | None:
@@ -157,6 +183,10 @@ def _is_table(_: Path, head: bytes) -> bool:
     return text is not None and table.looks_like_table(text if len(head) < HEAD_BYTES else text.rpartition("\n")[0])
 
 
+def _is_table_of_tomograms(path: Path, head: bytes) -> bool:
+    return _is_table(path, head) and table.names_tomograms(text_head(head) or "")
+
+
 def _relion(flavour: relion.Flavour) -> Handler:
     return Handler(
         name=flavour,
@@ -164,7 +194,9 @@ def _relion(flavour: relion.Flavour) -> Handler:
         suffixes=(".star",),
         holds=Capabilities(score=True, classes="numbers", angles=True, several=True, tomogram=True),
         recognises=lambda _, head: _star_of(head) == "",
-        read=lambda path, tomograms, options: relion.read_particles(path, tomograms, binned=options.binned),
+        read=lambda path, tomograms, options: relion.read_particles(
+            path, tomograms, binned=options.binned, voxel_size=options.voxel_size
+        ),
         write=lambda path, items, _: relion.write_items(path, flavour, items),
     )
 
@@ -194,11 +226,13 @@ def _text(
 ) -> Handler:
     return Handler(
         name=name,
-        description="table of x, y, z (.csv, .tsv, .coords, .xyz, .txt)",
+        description=TABLE,
         suffixes=suffixes,
         holds=holds,
         recognises=_is_table,
-        read=lambda path, tomograms, _: [table.read_table(path, _first(tomograms))],
+        read=lambda path, tomograms, options: [
+            table.read_table(path, _first(tomograms), voxel_size=options.voxel_size)
+        ],
         write=lambda path, items, _: write(path, items[0].table),
     )
 
@@ -208,7 +242,7 @@ HANDLERS: tuple[Handler, ...] = (
         name="imod",
         description="IMOD model (.mod)",
         suffixes=(".mod",),
-        holds=Capabilities(score=True, classes="names", voxel_size=True),
+        holds=Capabilities(score=True, classes="names", class_bytes=imod.NAME_BYTES, voxel_size=True, radius=True),
         recognises=lambda _, head: head.startswith(b"IMOD"),
         read=lambda path, tomograms, _: [imod.mod_to_coordinates(path, _first(tomograms))],
         write=lambda path, items, radius: imod.coordinates_to_mod(
@@ -223,7 +257,7 @@ HANDLERS: tuple[Handler, ...] = (
         name="eman2",
         description="EMAN2 info (.json)",
         suffixes=(".json",),
-        holds=Capabilities(score=True, classes="names"),
+        holds=Capabilities(score=True, classes="names", radius=True),
         recognises=_is_info_json,
         read=lambda path, tomograms, _: [eman2.read_info_json(path, _first(tomograms))],
         write=lambda path, items, radius: eman2.write_info_json(
@@ -271,7 +305,7 @@ HANDLERS: tuple[Handler, ...] = (
         name="cbox",
         description="boxes of crYOLO (.cbox)",
         suffixes=(".cbox",),
-        holds=Capabilities(score=True),
+        holds=Capabilities(score=True, radius=True),
         recognises=lambda _, head: _star_of(head) == cryolo.BLOCK,
         read=lambda path, tomograms, _: [cryolo.read_cbox(path, _first(tomograms))],
         write=lambda path, items, radius: cryolo.write_cbox(path, items[0], radius),
@@ -280,9 +314,18 @@ HANDLERS: tuple[Handler, ...] = (
         name="eman1",
         description="boxes of EMAN1 (.box)",
         suffixes=(eman1.SUFFIX,),
-        holds=Capabilities(precision=0.5),
+        holds=Capabilities(depth=False, precision=0.5),
         recognises=eman1.is_boxes,
         read=lambda path, tomograms, options: [eman1.read_boxes(path, _first(tomograms), z=options.z)],
+        write=None,
+    ),
+    Handler(
+        name="tables",
+        description=TABLE,
+        suffixes=(),
+        holds=Capabilities(score=True, classes="names", angles=True, columns=None, several=True, tomogram=True),
+        recognises=_is_table_of_tomograms,
+        read=lambda path, tomograms, options: table.read_tables(path, tomograms, voxel_size=options.voxel_size),
         write=None,
     ),
     _text("table", (".csv", ".tsv"), table.write_table,

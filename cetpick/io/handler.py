@@ -32,20 +32,26 @@ class Capabilities:
     Attributes:
         score: a number for each point.
         classes: which classes.
+        class_bytes: the longest name of a class in UTF-8; what is longer is cut. None: any.
         angles: the orientation of each point.
         several: more than one tomogram.
         tomogram: the name (or number) of the tomogram, so that a file need not be named after it.
         voxel_size: the voxel size.
+        radius: that of the particles, or the width of a box around them.
+        depth: z of each point.
         columns: names of further columns; None: any.
         precision: largest error of a coordinate after writing and reading, voxels.
     """
 
     score: bool = False
     classes: Classes = "none"
+    class_bytes: int | None = None
     angles: bool = False
     several: bool = False
     tomogram: bool = False
     voxel_size: bool = False
+    radius: bool = False
+    depth: bool = True
     columns: tuple[str, ...] | None = ()
     precision: float = SAME_PLACE
 
@@ -57,10 +63,12 @@ class ReadOptions:
     Attributes:
         binned: whether RELION's rlnCoordinateX/Y/Z are voxels of the reconstruction; see relion.read_particles.
         z: of all points of a two-dimensional file, voxels.
+        voxel_size: angstrom, for when no tomogram and not the file tells.
     """
 
     binned: bool | None = None
     z: float | None = None
+    voxel_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ from cetpick.records import DEFAULT_CLASS, Coordinates, TomogramInfo
 Floats = NDArray[np.float64]
 
 MAGIC = b"IMODV1.2"
+NAME_BYTES = 63
+"""Of an object, in UTF-8."""
 _HEADER = struct.Struct(">128s4iI4i6f5if2i3f")
 _OBJECT = struct.Struct(">64s16IiI2i3fi8B2i")
 _CONTOUR = struct.Struct(">iIii")
@@ -179,7 +181,7 @@ def mod_to_coordinates(path: str | PathLike[str], info: TomogramInfo | None) -> 
 
     Returns:
         Points with columns `object` and `contour` (from 1), and `score` where all points have one. Classes are the
-        names of the objects when all that hold points have one of their own. The radius is that of the objects when
+        names of the objects when all that hold points have one. The radius is that of the objects when
         they agree.
 
     Raises:
@@ -196,8 +198,7 @@ def mod_to_coordinates(path: str | PathLike[str], info: TomogramInfo | None) -> 
     lengths = [len(contour.points) for *_, contour in contours]
     table = pd.DataFrame(imod_to_voxel(_on_volume(path, points, model, info)), columns=["x", "y", "z"])
     names = {number: model.objects[number - 1].name for number, _, contour in contours if len(contour.points)}
-    named = all(names.values()) and len({*names.values()}) == len(names)
-    classes = [names.get(number, "") if named else DEFAULT_CLASS for number, *_ in contours]
+    classes = [names.get(number, "") if all(names.values()) else DEFAULT_CLASS for number, *_ in contours]
     table["class"] = pd.Series(np.repeat(np.array(classes, dtype=object), lengths), dtype=object)
     if len(scores) and np.isfinite(scores).all():
         table["score"] = scores
@@ -381,8 +382,9 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _object_bytes(name: str, colour: tuple[int, int, int], radius: float, points: Points, scores: Floats) -> bytes:
+    text = _text(name, NAME_BYTES + 1)
     # After the colour: sphere radius, symbol (none), its size, line widths, four style bytes, no meshes and surfaces.
-    head = (_text(name, 64), *[0] * 16, 1, _SCATTERED_OPEN, 0, 1, *colour, round(radius), 1, 3, 1, 1, 0, 0, 0, 0, 0, 0)
+    head = (text, *[0] * 16, 1, _SCATTERED_OPEN, 0, 1, *colour, round(radius), 1, 3, 1, 1, 0, 0, 0, 0, 0, 0)
     chunks = [b"OBJT", _OBJECT.pack(*head), b"CONT", _CONTOUR.pack(len(points), _WILD_CONTOUR, 0, 0)]
     chunks.append(points.astype(">f4").tobytes())
     known = np.flatnonzero(np.isfinite(scores))

@@ -97,8 +97,15 @@ def to_records(path: Path, rows: Numbered, tomograms: Sequence[TomogramInfo]) ->
 
 @contextmanager
 def documented(path: Path, items: Sequence[Item]) -> Iterator[None]:
-    """Write the .doc file beside `path` when the body, which writes that, has succeeded."""
-    with replacing(path.with_suffix(DOC)) as temporary:
+    """Write the .doc file beside `path` when the body, which writes that, has succeeded.
+
+    Raises:
+        InputError: `path` is that file, or a tomogram's name breaks its line.
+    """
+    doc = path.with_suffix(DOC)
+    if doc == path:
+        raise InputError(f"{DOC} is the ending of the list of tomograms beside it", file=path, cure="name it otherwise")
+    with replacing(doc) as temporary:
         numbers = tomogram_numbers(items)
         names = [item.tomogram or path.stem for item in items]
         if bad := next((name for name in names if not name.isprintable()), None):
@@ -171,7 +178,11 @@ def _read_doc(path: Path) -> dict[int, str]:
             continue
         if not (number.isascii() and number.isdecimal() and len(number) < 9 and name.strip()):
             raise InputError(
-                f"line {line} does not fit", file=path, expected="a number and a tomogram", found=text[:80]
+                f"line {line} does not fit",
+                file=path,
+                expected="a number and a tomogram",
+                found=text[:80],
+                cure="mend it, as in `7 path/TS_07.mrc`, or rename the file when it is no list of tomograms",
             )
         if int(number) in listed:
             raise InputError(f"line {line}: a second tomogram {number}", file=path)

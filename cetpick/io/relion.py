@@ -65,7 +65,11 @@ def beyond_edge(points: Points, info: TomogramInfo) -> NDArray[np.float64]:
 
 
 def read_particles(
-    path: str | PathLike[str], tomograms: Sequence[TomogramInfo] = (), *, binned: bool | None = None
+    path: str | PathLike[str],
+    tomograms: Sequence[TomogramInfo] = (),
+    *,
+    binned: bool | None = None,
+    voxel_size: float | None = None,
 ) -> list[Coordinates]:
     """Read the particles of a STAR file, or those of the files that an optimisation_set.star or an import list names.
 
@@ -81,6 +85,7 @@ def read_particles(
             in a folder ``annotations``, otherwise unbinned pixels; but when at least half of the points fit into the
             volume only by the other reading, that one, with a warning. Pixels of rlnPixelSize, with a warning, in what
             Warp exports (TS_01.tomostar) with another pixel size than the tomogram's.
+        voxel_size: angstrom, for when no tomogram tells.
 
     Returns:
         One record for each tomogram with particles, in order of appearance; origins (rlnOrigin*) are subtracted.
@@ -118,7 +123,7 @@ def read_particles(
             others.append(name or "(no name)")
             continue
         relion = info.relion if info and info.relion else known.get(name or "")
-        records.append(_record(path, blocks, rows, name, info, relion, binned))
+        records.append(_record(path, blocks, rows, name, info, relion, binned, voxel_size))
     warn_of_others(path, others)
     return records
 
@@ -187,9 +192,20 @@ def annotations_in(folder: Path) -> list[Path]:
 
 
 def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The particles of all blocks; where these name no tomogram, the names of several are those of tomograms."""
+    found = {name: table for name, table in blocks.items() if {_CENTRED[0], _COORDINATE[0]} & set(table.columns)}
+    if len({frozenset(table.columns) for table in found.values()}) > 1:
+        raise InputError(
+            "its blocks of particles have not the same labels",
+            file=path,
+            found="; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in found.items()),
+            cure="make a file of each block",
+        )
+    if len(found) > 1 and not any({*_NAMES} & set(table.columns) for table in found.values()):
+        found = {name: table.assign(**{_NAMES[1]: name}) for name, table in found.items()}
+    if found:
+        return pd.concat(found.values(), ignore_index=True)
     for table in blocks.values():
-        if {_CENTRED[0], _COORDINATE[0]} & set(table.columns):
-            return table
         if _IMPORT_FILE in table and _NAMES[0] in table:
             return _imported(path, table)
     raise InputError(
@@ -254,9 +270,10 @@ def _record(
     info: TomogramInfo | None,
     relion: RelionTomogram | None,
     binned: bool | None,
+    voxel_size: float | None,
 ) -> Coordinates:
     """The particles of one tomogram."""
-    voxel_size = info.grid.voxel_size if info else relion.voxel_size if relion else None
+    voxel_size = info.grid.voxel_size if info else relion.voxel_size if relion else voxel_size
     if _CENTRED[0] in rows:
         if relion is None:
             raise InputError(
@@ -264,6 +281,9 @@ def _record(
                 file=path,
                 cure=f"{_NAME_THE_STAR}, or give the optimisation_set.star",
             )
+        if binned is not None:
+            told = "centred coordinates are no pixels, so that --binned and --unbinned change nothing"
+            warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
         points = relion_centred_to_voxel(
             star_numbers(rows, _CENTRED, file=path),
             binning=relion.binning,
@@ -347,6 +367,13 @@ def _uncentred(
     path: Path, rows: pd.DataFrame, info: TomogramInfo | None, binning: float | None, binned: bool | None
 ) -> Points:
     """rlnCoordinateX/Y/Z to voxels, by the rules of read_particles."""
+    if _COORDINATE[2] not in rows:
+        raise InputError(
+            "its particles have no z",
+            file=path,
+            expected=", ".join(_COORDINATE),
+            cure="picks of a tomogram are needed, not of a micrograph",
+        )
     stored = star_numbers(rows, _COORDINATE, file=path)
     if len(stored) >= FEWEST_NORMALISED and (np.abs(stored - 0.5) <= 0.5).all() and _names_tilt_series(rows):
         raise InputError(

@@ -13,7 +13,7 @@ anything else                               refused: a fourth column may be a sc
 
 A header names the columns (x, y and z among them, in any order) and settles it: voxels, 0 = centre of the first voxel.
 So do the headers of napari, axis-0 to axis-2 for z, y, x, and of copick, run_name and transform_00, whose x, y, z are
-angstrom. Of a table that names several tomograms the rows of one are read.
+angstrom. A column such as tomogram tells of which one each row is.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import csv
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points, imod_to_voxel, voxel_to_imod
 from cetpick.io.atomic import replacing
-from cetpick.io.naming import find_tomograms, warn_of_others
+from cetpick.io.naming import find_tomograms, named_after, plain_name, warn_of_others
 from cetpick.io.star import read_text
 from cetpick.records import ANGLES, DEFAULT_CLASS, Coordinates, TomogramInfo
 
@@ -57,29 +58,83 @@ def looks_like_table(head: str) -> bool:
     return _is_header(first) or (len(first) >= 3 and all(map(_is_number, first)))
 
 
-def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> Coordinates:
-    """Read a table by the rules at the top of this module.
+def names_tomograms(head: str) -> bool:
+    """Whether the header of a table has a column that tells of which tomogram each row is."""
+    lines, header = _content(head)
+    names = _column_names(_split(lines[0][1], _delimiter(lines[0][1]))) if lines else []
+    return not {*TOMOGRAM_COLUMNS}.isdisjoint(names if {*AXES} <= {*names} else header or ())
+
+
+def read_tables(
+    path: str | PathLike[str], tomograms: Sequence[TomogramInfo], *, voxel_size: float | None = None
+) -> list[Coordinates]:
+    """Read a table that names its tomograms, by the rules at the top of this module.
 
     Args:
-        path: the file. Columns are separated by commas, tabs, semicolons or blanks; lines that begin with # are
-            comments, but one that names x, y and z is a header.
-        info: the tomogram, for its voxel size.
+        path: the file.
+        tomograms: those of interest; rows of others are left out. None given: all are read. A file that names a single
+            one, which is not among them, is taken for the only one, or the one that it is named after.
+        voxel_size: angstrom, without a tomogram.
 
     Returns:
-        Points with their `class` and `score`, and further columns, if the file has them.
+        A record for each tomogram with rows, in order of appearance.
 
     Raises:
-        InputError: not a table, a row that does not fit (with its line number), columns that cannot be told, or
-            several tomograms, none of which is `info`.
+        InputError: as read_table.
 
     Warns:
         CetpickWarning: rows of other tomograms are left out; all rows are of one that is called otherwise.
     """
     path = Path(path)
+    table, in_angstrom = _read(path)
+    column = next(name for name in TOMOGRAM_COLUMNS if name in table)
+    names = table[column].unique().tolist()
+    infos = find_tomograms(names, tomograms, file=path)
+    if len(names) == 1 and infos == [None] and tomograms:
+        infos = [tomograms[0] if len(tomograms) == 1 else named_after(path, tomograms)]
+        if infos[0]:
+            warnings.warn(
+                f"{path}: says that its points are of {names[0]}; they are taken for those of {infos[0].name}",
+                CetpickWarning,
+                stacklevel=2,
+            )
+    found = [(name, info) for name, info in zip(names, infos, strict=True) if info or not tomograms]
+    warn_of_others(path, [name for name in names if name not in dict(found)])
+    return [
+        replace(
+            _record(path, table[table[column] == name], info, voxel_size, in_angstrom=in_angstrom),
+            tomogram=info.name if info else plain_name(name),
+        )
+        for name, info in found
+    ]
+
+
+def read_table(
+    path: str | PathLike[str], info: TomogramInfo | None = None, *, voxel_size: float | None = None
+) -> Coordinates:
+    """Read a table, all rows as of one tomogram, by the rules at the top of this module.
+
+    Args:
+        path: the file. Columns are separated by commas, tabs, semicolons or blanks; lines that begin with # are
+            comments, but one that names x, y and z is a header.
+        info: the tomogram, for its voxel size.
+        voxel_size: angstrom, without a tomogram.
+
+    Returns:
+        Points with their `class` and `score`, and further columns, if the file has them.
+
+    Raises:
+        InputError: not a table, a row that does not fit (with its line number), or columns that cannot be told.
+    """
+    table, in_angstrom = _read(Path(path))
+    return _record(Path(path), table, info, voxel_size, in_angstrom=in_angstrom)
+
+
+def _read(path: Path) -> tuple[pd.DataFrame, bool]:
+    """The table of a file, and whether its x, y, z are angstrom."""
     lines, header = _content(read_text(path))
-    voxel_size = info.grid.voxel_size if info else None
     if lines and (match := _model2point_match([line for _, line in lines])):
-        return Coordinates(table=_model2point_table(path, lines, match), voxel_size=voxel_size, source=path)
+        return _model2point_table(path, lines, match), False
     delimiter = _delimiter(lines[0][1] if lines else "")
     rows = [(number, _split(line, delimiter)) for number, line in lines]
     if rows and _is_header(rows[0][1]):
@@ -100,19 +155,35 @@ def read_table(path: str | PathLike[str], info: TomogramInfo | None = None) -> C
             raise InputError(
                 f"line {number} does not fit", file=path, expected=f"{len(names)} values", found=f"{len(row)} values"
             )
+    in_angstrom = {"run_name", "transform_00"} <= {*names}
+    # so that a table which is written of it is not taken for angstrom again
+    names = ["tomogram" if in_angstrom and name == "run_name" else name for name in names]
     columns = {name: [row[index] for _, row in rows] for index, name in enumerate(names)}
     numbers = [number for number, _ in rows]
     table = pd.DataFrame({name: _numbers(path, numbers, name, columns.pop(name)) for name in AXES})
     table["class"] = pd.Series(columns.pop("class", [DEFAULT_CLASS] * len(table)), dtype=object)
-    if "score" in columns:
-        table["score"] = _numbers(path, numbers, "score", columns.pop("score"))
+    scores = [float(word) if _is_number(word) else np.nan for word in columns.pop("score", [])]
+    if "score" in names and np.isfinite(scores).all():
+        table["score"] = np.array(scores, dtype=np.float64)
+    elif "score" in names:
+        lacking = np.count_nonzero(~np.isfinite(scores))
+        told = f"{lacking} of {len(scores)} points have no score, which is left out"
+        warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
     if {*ANGLES} <= columns.keys():
         table[ANGLES] = np.column_stack([_numbers(path, numbers, name, columns.pop(name)) for name in ANGLES])
     for name, values in columns.items():
-        table[name] = np.array(values, dtype=float) if all(map(_is_number, values)) else pd.Series(values, dtype=object)
-    if {"run_name", "transform_00"} <= {*table.columns}:
+        numeric = name not in TOMOGRAM_COLUMNS and all(map(_is_number, values))
+        table[name] = np.array(values, dtype=float) if numeric else pd.Series(values, dtype=object)
+    return table, in_angstrom
+
+
+def _record(
+    path: Path, table: pd.DataFrame, info: TomogramInfo | None, voxel_size: float | None, *, in_angstrom: bool
+) -> Coordinates:
+    voxel_size = info.grid.voxel_size if info else voxel_size
+    if in_angstrom:
         table = _from_angstrom(path, table, voxel_size)
-    return Coordinates(table=_of_tomogram(path, table, info), voxel_size=voxel_size, source=path)
+    return Coordinates(table=table.reset_index(drop=True), voxel_size=voxel_size, source=path)
 
 
 def write_table(path: str | PathLike[str], table: pd.DataFrame) -> None:
@@ -184,7 +255,7 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    return "_" not in word  # which Python allows among digits
 
 
 def _guessed_names(path: Path, count: int) -> list[str]:
@@ -222,35 +293,9 @@ def _from_angstrom(path: Path, table: pd.DataFrame, voxel_size: float | None) ->
             file=path,
             expected="a tomogram to take it from",
             found="columns run_name and transform_00, as copick writes them",
-            cure="name the tomogram, too",
+            cure="name the tomogram, or give --voxel-size",
         )
     return table.assign(**{axis: table[axis] / voxel_size for axis in AXES})
-
-
-def _of_tomogram(path: Path, table: pd.DataFrame, info: TomogramInfo | None) -> pd.DataFrame:
-    """The rows of one tomogram, where a column names several."""
-    column = next((name for name in TOMOGRAM_COLUMNS if name in table), None)
-    names = [] if column is None else table[column].astype(str).unique().tolist()
-    found = [None] * len(names) if info is None else find_tomograms(names, [info], file=path)
-    if len(names) < 2:
-        if info is not None and found == [None]:
-            warnings.warn(
-                f"{path}: says that its points are of {names[0]}; they are taken for those of {info.name}",
-                CetpickWarning,
-                stacklevel=3,
-            )
-        return table
-    meant = [name for name, of in zip(names, found, strict=True) if of is not None]
-    if not meant:
-        raise InputError(
-            "names several tomograms" + ("" if info is None else f", none of which is {info.name}"),
-            file=path,
-            expected="points of one, or the tomogram whose points are meant",
-            found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
-            cure="name that tomogram, or make a file for each",
-        )
-    warn_of_others(path, [name for name in names if name not in meant])
-    return table[table[column].astype(str).isin(meant)].reset_index(drop=True)
 
 
 def _model2point_match(lines: list[str]) -> re.Match[str] | None:

@@ -346,8 +346,8 @@ def _doubts(path: Path, header: VolumeHeader, relion: RelionTomogram | None, *, 
         yield f"looks un-rotated: y ({ny} voxels) is thinner than x ({nx}) and z ({nz}); see IMOD's `trimvol -rx`"
 
 
-def require_voxel_size(value: float, path: Path | None = None) -> None:
-    """Refuse a voxel size, angstrom, given for a file, that no tomogram has.
+def require_voxel_size(value: float, path: Path | None = None, *, option: str = "--voxel-size") -> None:
+    """Refuse a voxel size, angstrom, given for a file or by an option, that no tomogram has.
 
     Raises:
         InputError: it is not within VOXEL_SIZES.
@@ -355,7 +355,7 @@ def require_voxel_size(value: float, path: Path | None = None) -> None:
     if not _is_voxel_size(value):
         expected = "{} to {} A".format(*VOXEL_SIZES)
         raise InputError(
-            "unusable --voxel-size", file=path, expected=expected, found=f"{value:g} A", cure="give it in angstrom"
+            f"unusable {option}", file=path, expected=expected, found=f"{value:g} A", cure="give it in angstrom"
         )
 
 

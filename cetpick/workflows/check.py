@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from cetpick.config import ParticleClass
 from cetpick.contrast import FEWEST_LABELS, Judgement, Ranked, clearer_diameter, judge_labels, measure_response
-from cetpick.errors import CetpickError, InputError
+from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.geometry import Points
 from cetpick.io.coordinates import pair_labels
 from cetpick.io.tomograms import read_tomogram, same_voxel_size
@@ -141,6 +142,8 @@ def run_check(
     ParticleClass(diameter=diameter)  # checks it
     record = RunRecord("check", {"diameter": diameter, "inputs": options})
     with record.keeping_warnings():
+        if overwrite and output is None:
+            warnings.warn("--overwrite changes nothing without --output", CetpickWarning, stacklevel=2)
         infos, failures = open_tomograms(tomograms, options)
         with telling_unusable(failures):
             labelled = _labelled(infos, labels, options)

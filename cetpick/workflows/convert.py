@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Axes
 from cetpick.io.atomic import all_or_none
 from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, write_items
-from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
+from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, number_classes, recognise
 from cetpick.io.handler import Handler, Item
 from cetpick.io.naming import find_tomogram
 from cetpick.io.tomograms import open_inputs, require_voxel_size, same_voxel_size
@@ -84,26 +85,33 @@ def run_convert(
     """
     options = options or InputOptions()
     if to_voxel_size is not None:
-        require_voxel_size(to_voxel_size)
+        require_voxel_size(to_voxel_size, option="--to-voxel-size")
     if diameter is not None:
         ParticleClass(diameter=diameter)  # checks it
     handler, ending = choose_format(output, format)
     infos = open_grids(tomograms, options)
     goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))
     target = Target(tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes)
-    records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options.binned, z)]
+    records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options, z)]
     moved = [
         regrid(record, find_tomogram(record.tomogram, infos), target, alone=len(records) == 1) for record in records
     ]
     items = [part.item for part in moved]
     if format is None and ending == ".star":
         handler = handler_for(output, None, relion5=all(item.info is not None and item.info.relion for item in items))
+    _warn_of_idle_options(source, handler, z=z, diameter=diameter)
+    items = number_classes(handler, items)
     targets: dict[Path, list[Item]] = {output: items}
     if _is_folder(output):
         names = [_file_name(handler.stem(record.tomogram or source.stem) + ending, source) for record in records]
         targets = {output / name: [item] for name, item in zip(names, items, strict=True)}
         if len(targets) < len(items):
-            raise InputError("two tomograms have the same name", file=source, found=", ".join(sorted(names)))
+            raise InputError(
+                "two tomograms have the same name",
+                file=source,
+                found=", ".join(sorted({name for name in names if names.count(name) > 1})),
+                cure="name the tomograms with --tomogram, and --names parent",
+            )
     elif len(items) > 1 and not handler.holds.several:
         raise InputError(
             f"a file of format {handler.name} holds one tomogram",
@@ -115,6 +123,8 @@ def run_convert(
     if present and not overwrite:
         raise InputError("already exists", file=present[0], cure="name another output, or add --overwrite")
     lost = _losses(source, output, handler, records, moved, strict=strict)
+    if not any(map(len, items)):
+        warnings.warn(f"{source}: holds no points, so that none are written", CetpickWarning, stacklevel=2)
     radius = _radius(records) if diameter is None else diameter / 2
     read = describe_coordinates(source, records)
     with all_or_none(file for path in targets for file in handler.files(path)):
@@ -140,7 +150,14 @@ def choose_format(output: Path, name: str | None) -> tuple[Handler, str]:
         handler for handler in HANDLERS if ending in handler.suffixes
     ]
     matching = [handler for handler in matching if handler.write is not None]
-    if not matching or (name is not None and len(matching) > 1):
+    if name is not None and len(matching) > 1:
+        raise InputError(
+            f"--format {name} may be several",
+            file=output,
+            expected=" or ".join(handler.name for handler in matching),
+            cure="give one of these",
+        )
+    if not matching:
         known = (
             f"{handler.name} ({' '.join(handler.suffixes) or 'any ending'})"
             for handler in HANDLERS
@@ -189,16 +206,17 @@ def _unseen(file: Path, relion: RelionTomogram, voxel_size: float | None) -> Tom
     return TomogramInfo(name=relion.name, path=file, grid=grid, relion=relion)
 
 
-def _read(source: Path, infos: Sequence[TomogramInfo], binned: bool | None, z: float | None) -> list[Coordinates]:
+def _read(source: Path, infos: Sequence[TomogramInfo], options: InputOptions, z: float | None) -> list[Coordinates]:
     if not source.is_dir():
-        records = read_coordinates(source, tomograms=infos, binned=binned, z=z)
+        records = read_coordinates(source, tomograms=infos, binned=options.binned, z=z, voxel_size=options.voxel_size)
     elif infos:
-        records = [record for _, record in pair_labels(infos, [source], binned=binned, z=z)]
+        records = [record for _, record in pair_labels(infos, [source], binned=options.binned, z=z)]
     else:
         raise InputError("a folder of coordinates needs the tomograms", file=source, cure="add --tomogram FILE")
     if not records:
         names = ", ".join(info.name for info in infos)
-        raise InputError("holds no points" + (f" in {names}" if names else ""), file=source)
+        cure = f"`{shlex.join(['cetpick', 'info', str(source)])}` tells what it holds"
+        raise InputError("holds no points" + (f" in {names}" if names else ""), file=source, cure=cure)
     return records
 
 
@@ -206,17 +224,30 @@ def _sized(record: Coordinates, infos: Sequence[TomogramInfo], voxel_size: float
     """The record with the voxel size that the user gave, when there is no tomogram that has one."""
     if infos or voxel_size is None:
         return record
-    stored = record.voxel_size
+    require_agreement(
+        record.source,
+        record.voxel_size,
+        voxel_size,
+        cure="leave out --voxel-size, which is that of the input's grid; the output's is --to-voxel-size",
+    )
+    return replace(record, voxel_size=voxel_size)
+
+
+def require_agreement(file: Path | None, stored: float | None, given: float, *, cure: str) -> None:
+    """Refuse a voxel size of the user that is another than the one that a file tells; both in angstrom.
+
+    Raises:
+        InputError: it is.
+    """
     # IMOD's models of volumes without a voxel size say 1.
-    if stored is not None and stored != 1 and not same_voxel_size(voxel_size, stored):
+    if stored is not None and stored != 1 and not same_voxel_size(given, stored):
         raise InputError(
             "its voxel size is another than that given",
-            file=record.source,
-            expected=f"{voxel_size:g} A (--voxel-size)",
+            file=file,
+            expected=f"{given:g} A (--voxel-size)",
             found=f"{stored:g} A",
-            cure="leave out --voxel-size, which is that of the input's grid; the output's is --to-voxel-size",
+            cure=cure,
         )
-    return replace(record, voxel_size=voxel_size)
 
 
 def _losses(
@@ -252,6 +283,16 @@ def _losses(
     if lost:
         warnings.warn(loss_text(output, handler, lost), CetpickWarning, stacklevel=3)
     return lost
+
+
+def _warn_of_idle_options(source: Path, handler: Handler, *, z: float | None, diameter: float | None) -> None:
+    """Warn of options that change nothing."""
+    if z is not None and not source.is_dir() and recognise(source).holds.depth:
+        warnings.warn(f"{source}: its points have z, so that --z changes nothing", CetpickWarning, stacklevel=3)
+    if diameter is not None and not handler.holds.radius:
+        warnings.warn(
+            f"format {handler.name} holds no radius, so that --diameter changes nothing", CetpickWarning, stacklevel=3
+        )
 
 
 def _file_name(name: str, source: Path) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cetpick.calibration import Count, count_from_answers, within
-from cetpick.config import ModelSettings
+from cetpick.config import ModelSettings, ParticleClass
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points, as_points
 from cetpick.io.atomic import all_or_none
@@ -168,7 +168,9 @@ def run_curate(
         InputError: unusable input, or points that have nothing to do with the picks; nothing was written.
     """
     options = options or InputOptions()
-    if not tolerance > 0:
+    if diameter is not None:
+        ParticleClass(diameter=diameter)  # checks it
+    if not 0 < tolerance < np.inf:
         raise InputError("unusable --tolerance", expected="a distance above 0 voxels", found=f"{tolerance:g}")
     prepare_output(output, [*FILES, RECORD], overwrite=overwrite, inputs=[picks, *curated])
     settings = {"tolerance": tolerance, "keep": keep, "emptied": emptied, "inputs": options}
@@ -177,15 +179,15 @@ def run_curate(
         given, diameter = _given(picks, tomograms, diameter, options)
         labelled = _drawn(picks, given) if picks.name == SUGGESTED else {}
         infos = [info for info, _ in given]
-        pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
-        for _, coordinates in pairs:
-            if coordinates.source and coordinates.source.resolve() == picks.resolve():
+        for path in map(Path.resolve, curated):
+            if picks.is_file() and picks.resolve() in (path, path / picks.name):
                 raise InputError(
                     "is compared with itself",
                     file=picks,
                     expected="another file, with what you made of it",
                     cure=f"name the files that you saved, such as {picks.parent / 'models'}",
                 )
+        pairs = pair_files(infos, curated, what="curated points", binned=options.binned)
         points = {info.name: coordinates.xyz for info, coordinates in pairs}
         command, folder = _command(picks)
         summary = CurateSummary(output=output, diameter=diameter, command=command, folder=folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,11 @@ from cetpick.io.tomograms import same_voxel_size
 from cetpick.metrics import Margin, Result, Scene, Score, evaluate
 from cetpick.peaks import suppress
 from cetpick.records import Coordinates, TomogramInfo
-from cetpick.workflows.convert import open_grids
+from cetpick.workflows.convert import open_grids, require_agreement
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.record import RunRecord, prepare_output
 from cetpick.workflows.report_evaluation import plot_file, write_evaluation_report
-from cetpick.workflows.results import EVALUATION_FILE, RUN_FILE, read_tomogram_record, view_file
+from cetpick.workflows.results import EVALUATION_FILE, RUN_FILE, read_tomogram_record, tomogram_files, view_file
 
 DEFAULT_RADIUS = 5.0
 """Voxels."""
@@ -189,8 +190,8 @@ def run_evaluate(
 
     Args:
         picks: coordinate files, folders of them, and output folders of `cetpick pick`.
-        truth: coordinate files named like the tomograms, and folders of them; of several files for one tomogram in a
-            folder the one that ends in _truth or _reference.
+        truth: coordinate files named like the tomograms, folders of them, and output folders, for their picks; of
+            several files for one tomogram in a folder the one that ends in _truth or _reference.
         radii: of a match, voxels; by default half the diameter, if it is known, else DEFAULT_RADIUS.
         diameter: of the particle, angstrom, in the place of that which output folders tell.
         margin: x, y, z voxels along the faces of the volume that do not count.
@@ -215,6 +216,10 @@ def run_evaluate(
     """
     options = options or InputOptions()
     asked = report is not None
+    if threshold is not None and not math.isfinite(threshold):
+        raise InputError("unusable --threshold", expected="a score", found=f"{threshold:g}")
+    if asked and not leave_report:
+        raise InputError("--report and --no-report contradict each other", cure="leave one of them out")
     if not asked and leave_report and len(picks) == 1 and (picks[0] / RUN_FILE).exists():
         report = picks[0] / EVALUATION_FILE
     if size is not None and tomograms:
@@ -237,10 +242,15 @@ def run_evaluate(
     with record.keeping_warnings():
         infos = open_grids(tomograms, options)
         known_grids = infos or _picked_in(picks)
-        found_sets = read_point_sets(picks, known_grids, binned=options.binned)
-        truth_sets = read_point_sets(truth, known_grids, binned=options.binned, preferred=TRUTH_ENDINGS)
+        found_sets = read_point_sets(picks, known_grids, options=options)
+        truth_sets = read_point_sets(truth, known_grids, options=options, truth=True)
         _add_empty(found_sets, truth_sets, infos)
         pairs = pair_by_name(found_sets, truth_sets)
+        for found, wanted in pairs:
+            _require_apart(found, wanted)
+            if options.voxel_size is not None:
+                cure = "leave out --voxel-size, which is that of the picks"
+                require_agreement(found.source, found.voxel_size, options.voxel_size, cure=cure)
         scored = _are_scored([found for found, _ in pairs], threshold)
         scenes = [_scene(found, wanted, infos, size, threshold) for found, wanted in pairs]
         voxel_size = options.voxel_size or _common([found.voxel_size or wanted.voxel_size for found, wanted in pairs])
@@ -277,25 +287,26 @@ def read_point_sets(
     paths: Sequence[Path],
     infos: Sequence[TomogramInfo],
     *,
-    binned: bool | None = None,
-    preferred: tuple[str, ...] = (),
+    options: InputOptions,
+    truth: bool = False,
 ) -> dict[str, PointSet]:
     """Read points, by the name of their tomogram.
 
     Args:
         paths: coordinate files, folders of them, and output folders of `cetpick pick`.
         infos: tomograms, as far as known.
-        binned: see read_coordinates.
-        preferred: of several files for one tomogram in a folder those whose names end so are read.
+        options: how to read the files.
+        truth: they are reference points: of output folders the picks, not all candidates; of several files for one
+            tomogram in a folder those whose names end in TRUTH_ENDINGS.
 
     Raises:
         InputError: an unusable file, or two files with points in one tomogram.
     """
-    files = [(path, *item) for path in paths for item in _files(path, preferred)]
+    files = [(path, *item) for path in paths for item in _files(path, truth=truth)]
     sets: dict[str, PointSet] = {}
     for path, file, name, run in files:
         known = _tomograms_of(file, name, infos, alone=len(files) == 1)
-        for record in read_coordinates(file, tomograms=known, binned=binned):
+        for record in read_coordinates(file, tomograms=known, binned=options.binned, voxel_size=options.voxel_size):
             tomogram = record.tomogram or name
             if tomogram in sets:
                 if sets[tomogram].source == file:
@@ -374,6 +385,18 @@ def pair_by_name(picks: dict[str, PointSet], truth: dict[str, PointSet]) -> list
     return pairs
 
 
+def _require_apart(picks: PointSet, truth: PointSet) -> None:
+    """Raise an InputError when both are one file, or of one output folder."""
+    same_run = picks.run is not None and picks.origin.resolve() == truth.origin.resolve()
+    if same_run or picks.source.resolve() == truth.source.resolve():
+        raise InputError(
+            "is compared with itself",
+            file=picks.origin,
+            expected="reference coordinates that were found otherwise",
+            cure="name these as --truth",
+        )
+
+
 def read_run(folder: Path) -> dict[str, PickRun]:
     """What run.json in an output folder of `cetpick pick` says of each tomogram.
 
@@ -421,13 +444,21 @@ def _is_output(path: Path) -> bool:
     return (path / RUN_FILE).is_file() and (path / "candidates").is_dir()
 
 
-def _files(path: Path, preferred: tuple[str, ...]) -> Iterator[tuple[Path, str, PickRun | None]]:
+def _files(path: Path, *, truth: bool) -> Iterator[tuple[Path, str, PickRun | None]]:
     """The coordinate files that `path` stands for, the tomograms they are named after, and their runs."""
     if _is_output(path):
         for name, run in read_run(path).items():
-            yield path / "candidates" / f"{name}.csv", name, run
+            _, picks, candidates = tomogram_files(path, name)
+            file = picks if truth else candidates
+            if not file.exists():
+                raise InputError(
+                    f"is missing, though {RUN_FILE} names its tomogram",
+                    file=file,
+                    cure="pick again into the folder, or name files in the place of the folder",
+                )
+            yield file, name, None if truth else run
     elif path.is_dir():
-        files = coordinate_files(path)
+        files, preferred = coordinate_files(path), TRUTH_ENDINGS if truth else ()
         clear = {_name(file) for file in files if file.stem.endswith(preferred)}
         yield from (
             (file, _name(file), None) for file in files if _name(file) not in clear or file.stem.endswith(preferred)

@@ -183,7 +183,10 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     runs = known_runs(output)
     if not runs:
         raise InputError(
-            "holds no results of cetpick pick", file=output, expected="a folder with run.json or run.<i>of<N>.json"
+            "holds no results of cetpick pick",
+            file=output,
+            expected="a folder with run.json or run.<i>of<N>.json",
+            cure="give the folder that `cetpick pick` was given with -o",
         )
     newest = max(runs, key=lambda run: (run.plan.begun, run.path.name != RUN_FILE))
     if newest.path.name == RUN_FILE:

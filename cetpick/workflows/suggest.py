@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cetpick.calibration import sampling_chances, systematic_sample, within
-from cetpick.errors import InputError
+from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import as_points
 from cetpick.io.atomic import all_or_none
 from cetpick.io.coordinates import pair_files, write_coordinates
@@ -86,7 +87,7 @@ def run_suggest(
         InputError: no stored candidates, or unusable input; nothing was written.
 
     Warns:
-        CetpickWarning: an edited model was put into `edited`.
+        CetpickWarning: an edited model was put into `edited`; tomograms whose candidates are missing or were changed.
     """
     for option, given in (("--number", number), ("--particles", particles), ("--tomograms", tomograms)):
         if given is not None and given < 1:
@@ -114,10 +115,11 @@ def run_suggest(
             cure="give --number, how many places to look at",
         )
     pairs = pair_files([*infos.values()], labels, several=True) if labels else []
-    tables, read = [], [file.source for _, file in pairs if file.source]
+    tables, read, lost = [], [file.source for _, file in pairs if file.source], []
     for result in records:
         info, path = infos[result.info.name], tomogram_files(results, result.info.name)[2]
         if not result.holds(results, path):
+            lost.append(str(path))
             continue
         read.append(path)
         known, radius = as_points(result.labels), model.diameter / 2 / info.grid.voxel_size
@@ -126,6 +128,13 @@ def run_suggest(
         table = read_table(path, info).table
         table = table[~within(as_points(table[["x", "y", "z"]]), known, radius)]
         tables.append(table.assign(tomogram=info.name, labels=len(known)))
+    if lost:
+        warnings.warn(
+            f"left out, as candidates were changed or removed since they were written: {', '.join(lost)}; "
+            "the same `cetpick pick` again makes them anew",
+            CetpickWarning,
+            stacklevel=2,
+        )
     if not tables or not sum(map(len, tables)):
         raise InputError("holds no candidates to choose from", file=results, cure="pick with `cetpick pick` first")
     candidates = pd.concat(tables, ignore_index=True)
