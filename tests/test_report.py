@@ -215,12 +215,16 @@ def test_pictures_are_kept_and_drawn_again(pick: Run, cetpick: Run) -> None:
     assert [tomogram["counts"] for tomogram in redrawn] == [tomogram["counts"] for tomogram in before["tomograms"]]
 
 
-def test_pictures_of_other_candidates_are_not_used(pick: Run) -> None:
+def test_pictures_of_other_candidates_are_not_used(pick: Run, cetpick: Run) -> None:
     pick()
-    stale = json.loads(Path("out/views/a.json").read_text())
-    Path("out/views/a.json").write_text(json.dumps(stale | {"candidates": "0" * 64}))
-    pick()
+    kept = Path("out/views/a.json")
+    right = json.loads(kept.read_text())
+    kept.write_text(json.dumps(right | {"candidates": "0" * 64}))
+    assert cetpick("collect", "out")[0] == 0
     assert [tomogram["view"] is not None for tomogram in page()[1]["tomograms"]] == [False, True, True]
+    pick()
+    assert all(tomogram["view"] for tomogram in page()[1]["tomograms"])
+    assert json.loads(kept.read_text()) == right
 
 
 def test_no_report(pick: Run, cetpick: Run) -> None:
