@@ -62,7 +62,8 @@ def centred(volume: Volume, positions: Floats, weights: Floats, *, diameter: tup
     shifts = moved - positions
     shifts[(np.abs(shifts) > reach).any(axis=1)] = 0
     # improbable candidates, of which there may be more, have no centre
-    surest = probable[weights[probable] >= min(SURE, weights.max())]
+    sure = max(int(ENOUGH), int((weights >= SURE).sum()))
+    surest = probable[np.argsort(-weights[probable], kind="stable")[:sure]]
     shifts[probable] -= np.median(shifts[surest], axis=0)
     return positions + WEIGHT * shifts
 

@@ -46,6 +46,17 @@ def test_junk_does_not_tell_where_the_network_puts_centres() -> None:
     assert error(moved, true + aside) < error(start, true + aside)
 
 
+def test_one_candidate_is_not_enough_to_tell_where_centres_are() -> None:
+    """Though no other is more probable than not."""
+    for seed in range(4):
+        volume, true = blobs(60, seed, noise=0.5)
+        start = true + np.random.default_rng(seed).normal(0, 1, true.shape) * [0.5, 1, 1]
+        weights = np.full(60, 0.45)
+        weights[0] = 0.55
+        moved = centred(volume, start, weights, diameter=DIAMETER)
+        assert error(moved, true) < 0.7 * error(start, true)
+
+
 def test_improbable_and_far_ones_stay_and_few_are_left_alone() -> None:
     volume, true = blobs(60, 0, noise=0.5)
     start = true + np.random.default_rng(1).normal(0, 1, true.shape) * [0.5, 1, 1]

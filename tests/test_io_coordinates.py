@@ -132,6 +132,7 @@ class TestTables:
         ("text", "problem"),
         [
             ("x,y,z\n1,2,a\n", "line 2: z is not a number"),
+            ("x,y,z,score\n1,2,3,.5\n1,2,4,\n", "line 3: score is not a number\n.*\n.* or the column score"),
             ("x,y,z\n# more\n1,2,nan\n", "line 3: z is not a number"),
             ("x,y,z\n1,2,1_0\n", "line 2: z is not a number"),
             ("x,y,z\n1,2,3\n1,2\n", "line 3 does not fit"),
@@ -141,12 +142,6 @@ class TestTables:
     def test_problems_are_told_with_their_line(self, tmp_path, text, problem):
         with pytest.raises(InputError, match=problem):
             read_one(write_text(tmp_path / "a.csv", text))
-
-    def test_scores_that_some_points_lack_are_left_out(self, tmp_path):
-        path = write_text(tmp_path / "a.csv", "x,y,z,score\n22,8,3,0.5\n5,2,9,\n")
-        with pytest.warns(CetpickWarning, match="1 of 2 points have no score, which is left out"):
-            record = read_one(path)
-        assert (record.xyz.tolist(), "score" in record.table) == (POINTS[:2], False)
 
     def test_a_name_that_is_not_the_tomograms_is_said(self, tmp_path):
         path = write_text(tmp_path / "a.csv", "tomogram,x,y,z\nTS_9,22,8,3\nTS_9,5,2,9\n")

@@ -238,9 +238,10 @@ def test_relion_4_needs_the_reconstructions_and_gets_unbinned_pixels(project):
     assert markers() == {"FAILURE"}
     assert (JOB / "records/t2.json").exists()
     assert str(read_star(JOB / "tomograms.star")["global"]["rlnTomoReconstructedTomogram"][1]) == volumes[1]
-    # nor is it lost when its reconstruction is not named for a while
-    assert relion("--in_mics", "four.star", "--model", "m.safetensors", "--tomograms", volumes[0]) == 1
-    assert (JOB / "records/t2.json").exists()
+    # one that is not named any more is not asked for
+    Path("code").unlink()
+    assert relion("--in_mics", "four.star", "--model", "m.safetensors", "--tomograms", volumes[0]) == 0
+    assert list(read_star(JOB / "particles.star")["particles"]["rlnTomoName"]) == ["t1"]
 
 
 def test_continue_cuts_again_and_finishes_what_is_missing(project):

@@ -143,7 +143,7 @@ find_binds() { # ARGUMENTS of cetpick: sets `binds`
             lead_output "$value"
             # the tomograms of these results are read for pictures that are not there
             if [[ ${1-} == report && -d $path/records ]]; then
-                while IFS= read -r run; do inputs+=("$run"); done \
+                while IFS= read -r run; do [[ $run == *[:,]* ]] || inputs+=("$run"); done \
                     < <(sed -n 's/^  "file": "\(\/[^"\\]*\)",$/\1/p' "$path"/records/*.json 2>/dev/null)
             fi
         else

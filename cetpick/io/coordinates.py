@@ -18,6 +18,7 @@ from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, recognise
 from cetpick.io.handler import SAME_PLACE, Handler, Item, ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.relion import ROUNDING, beyond_edge
+from cetpick.io.table import tomogram_names
 from cetpick.io.tomograms import ENDINGS
 from cetpick.records import Coordinates, TomogramInfo
 
@@ -152,6 +153,19 @@ def pair_labels(
     return pairs
 
 
+def tells_tomogram(path: Path, tomograms: Sequence[TomogramInfo]) -> bool:
+    """Whether a file itself tells which of these tomograms its points are in; a table of a single other one does not.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    handler = recognise(path)
+    if handler.name != "tables":
+        return handler.holds.tomogram
+    names = tomogram_names(path)
+    return len(names) > 1 or any(find_tomogram(name, tomograms) for name in names)
+
+
 def pair_files(
     tomograms: Sequence[TomogramInfo],
     paths: Sequence[str | PathLike[str]],
@@ -193,7 +207,7 @@ def pair_files(
     """
     known = [*tomograms, *others]
     files = [(number, file) for number, path in enumerate(paths) for file in coordinate_files(Path(path))]
-    naming = {file: recognise(file).holds.tomogram for _, file in files}
+    naming = {file: tells_tomogram(file, known) for _, file in files}
     nameless = [file for _, file in files if not naming[file]]
     meant = {file: named_after(file, known) for file in nameless}
     apart = len({info.name for info in meant.values() if info}) == len(nameless)

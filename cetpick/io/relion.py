@@ -116,6 +116,9 @@ def read_particles(
         else [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
     )
 
+    if binned is not None and _CENTRED[0] in table:
+        told = "centred coordinates are no pixels, so that --binned and --unbinned change nothing"
+        warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
     records, others = [], []
     infos = find_tomograms([name for name, _ in groups], tomograms, file=path)
     for (name, rows), info in zip(groups, infos, strict=True):
@@ -194,6 +197,7 @@ def annotations_in(folder: Path) -> list[Path]:
 def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The particles of all blocks; where these name no tomogram, the names of several are those of tomograms."""
     found = {name: table for name, table in blocks.items() if {_CENTRED[0], _COORDINATE[0]} & set(table.columns)}
+    found = {name: table for name, table in found.items() if len(table)} or dict([*found.items()][:1])
     if len({frozenset(table.columns) for table in found.values()}) > 1:
         raise InputError(
             "its blocks of particles have not the same labels",
@@ -201,7 +205,7 @@ def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame
             found="; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in found.items()),
             cure="make a file of each block",
         )
-    if len(found) > 1 and not any({*_NAMES} & set(table.columns) for table in found.values()):
+    if len(found) > 1 and not _annotated(path) and not any({*_NAMES} & set(table.columns) for table in found.values()):
         found = {name: table.assign(**{_NAMES[1]: name}) for name, table in found.items()}
     if found:
         return pd.concat(found.values(), ignore_index=True)
@@ -281,9 +285,6 @@ def _record(
                 file=path,
                 cure=f"{_NAME_THE_STAR}, or give the optimisation_set.star",
             )
-        if binned is not None:
-            told = "centred coordinates are no pixels, so that --binned and --unbinned change nothing"
-            warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
         points = relion_centred_to_voxel(
             star_numbers(rows, _CENTRED, file=path),
             binning=relion.binning,

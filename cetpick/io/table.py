@@ -62,7 +62,16 @@ def names_tomograms(head: str) -> bool:
     """Whether the header of a table has a column that tells of which tomogram each row is."""
     lines, header = _content(head)
     names = _column_names(_split(lines[0][1], _delimiter(lines[0][1]))) if lines else []
-    return not {*TOMOGRAM_COLUMNS}.isdisjoint(names if {*AXES} <= {*names} else header or ())
+    if {*AXES} <= {*names}:
+        lines, header = lines[1:], names
+    return bool(lines) and not {*TOMOGRAM_COLUMNS}.isdisjoint(header or ())
+
+
+def tomogram_names(path: Path) -> list[str]:
+    """Those that a table names, in order of appearance."""
+    table, _ = _read(path)
+    column = next((name for name in TOMOGRAM_COLUMNS if name in table), None)
+    return [] if column is None else table[column].unique().tolist()
 
 
 def read_tables(
@@ -87,7 +96,10 @@ def read_tables(
     """
     path = Path(path)
     table, in_angstrom = _read(path)
-    column = next(name for name in TOMOGRAM_COLUMNS if name in table)
+    column = next((name for name in TOMOGRAM_COLUMNS if name in table), None)
+    if column is None:  # model2point's columns under a header that tells of others
+        only = tomograms[0] if len(tomograms) == 1 else None
+        return [_record(path, table, only, voxel_size, in_angstrom=in_angstrom)]
     names = table[column].unique().tolist()
     infos = find_tomograms(names, tomograms, file=path)
     if len(names) == 1 and infos == [None] and tomograms:
@@ -162,13 +174,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, bool]:
     numbers = [number for number, _ in rows]
     table = pd.DataFrame({name: _numbers(path, numbers, name, columns.pop(name)) for name in AXES})
     table["class"] = pd.Series(columns.pop("class", [DEFAULT_CLASS] * len(table)), dtype=object)
-    scores = [float(word) if _is_number(word) else np.nan for word in columns.pop("score", [])]
-    if "score" in names and np.isfinite(scores).all():
-        table["score"] = np.array(scores, dtype=np.float64)
-    elif "score" in names:
-        lacking = np.count_nonzero(~np.isfinite(scores))
-        told = f"{lacking} of {len(scores)} points have no score, which is left out"
-        warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
+    if "score" in columns:
+        table["score"] = _numbers(path, numbers, "score", columns.pop("score"))
     if {*ANGLES} <= columns.keys():
         table[ANGLES] = np.column_stack([_numbers(path, numbers, name, columns.pop(name)) for name in ANGLES])
     for name, values in columns.items():
@@ -282,7 +289,12 @@ def _numbers(path: Path, lines: list[int], name: str, words: list[str]) -> NDArr
     values = np.array([float(word) if _is_number(word) else np.nan for word in words], dtype=np.float64)
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values)))
-        raise InputError(f"line {lines[row]}: {name} is not a number", file=path, found=repr(words[row]))
+        raise InputError(
+            f"line {lines[row]}: {name} is not a number",
+            file=path,
+            found=repr(words[row]),
+            cure="fill it in, or take out the line" + ("" if name in AXES else f", or the column {name}"),
+        )
     return values
 
 

@@ -196,8 +196,8 @@ class Batch:
         """Before the first results are written: tell of the run, and take away what would not tell of it."""
         if self._begun:
             return
-        self._begun = True
         write_run(self._output, self._record, self.plan)
+        self._begun = True
         outdated = [job.info.name for job in self._jobs if job.todo == "pick" and job.record is not None]
         if self._overwrite:  # also of those that could not be opened
             outdated = [self.plan.listing[place] for place in self.plan.shard.positions(len(self.plan.listing))]
@@ -264,15 +264,17 @@ class Batch:
         if not isinstance(error, CetpickError):
             error = CetpickError(f"{type(error).__name__}: {error}", file=job.info.path)
         self.plan = replace(self.plan, failures={**self.plan.failures, job.place: str(error)})
-        if not self._begun:
-            self._outdated += [job.info.name] if job.todo == "pick" and job.record is not None else []
-            return
-        if job.todo == "pick":
-            discard(self._output, job.info.name)
         try:
-            write_run(self._output, self._record, self.plan)
+            write_run(self._output, self._record, self.plan)  # with nothing done, it is taken away again
         except CetpickError as full:
-            raise CetpickError(f"{error}\nand no further tomogram was tried, as {full}") from None
+            told = str(full) if str(full) in str(error) else f"{error}\n{full}"
+            raise CetpickError(f"{told}\nno further tomogram was tried") from None
+        if job.todo != "pick":
+            return
+        if self._begun:
+            discard(self._output, job.info.name)
+        elif job.record is not None:
+            self._outdated.append(job.info.name)
 
 
 def _warn_of_contamination(info: TomogramInfo, prepared: Prepared, candidates: pd.DataFrame, threshold: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class CollectSummary:
         return told_of_cut(self.cut, picks=picks, particles=self.true_picks, everything=self.particles)
 
 
-def run_collect(output: Path, *, report: bool = True, redraw: bool = False) -> CollectSummary:
+def run_collect(output: Path, *, report: bool = True, redraw: Callable[[str], None] | None = None) -> CollectSummary:
     """Make particles.star, optimisation_set.star, report.html and run.json of the results of the run begun last.
 
     Neither tomograms, but to redraw, nor the model are read. What the run set out to do and is not there is named in
@@ -91,7 +91,7 @@ def run_collect(output: Path, *, report: bool = True, redraw: bool = False) -> C
     Args:
         output: folder of results; shards may still be at work in it.
         report: make report.html.
-        redraw: pictures that are not there, as of a run that was killed, for it.
+        redraw: draw pictures that are not there, as of a run that was killed, and tell it in a line of each.
 
     Raises:
         InputError: it holds no results of `pick`, or those of no tomogram; nothing was written.

@@ -14,8 +14,7 @@ import numpy as np
 
 from cetpick.config import ParticleClass
 from cetpick.errors import CetpickError, CetpickWarning, InputError
-from cetpick.io.coordinates import coordinate_files, read_coordinates
-from cetpick.io.formats import recognise
+from cetpick.io.coordinates import coordinate_files, read_coordinates, tells_tomogram
 from cetpick.io.naming import NAME_ENDINGS as LABEL_ENDINGS
 from cetpick.io.naming import find_tomogram, named_after, plain_name
 from cetpick.io.tomograms import same_voxel_size
@@ -244,6 +243,7 @@ def run_evaluate(
         known_grids = infos or _picked_in(picks)
         found_sets = read_point_sets(picks, known_grids, options=options)
         truth_sets = read_point_sets(truth, known_grids, options=options, truth=True)
+        found_sets, truth_sets = _by_file(found_sets, truth_sets), _by_file(truth_sets, found_sets)
         _add_empty(found_sets, truth_sets, infos)
         pairs = pair_by_name(found_sets, truth_sets)
         for found, wanted in pairs:
@@ -334,6 +334,17 @@ def _picked_in(picks: Sequence[Path]) -> list[TomogramInfo]:
             if (record := read_tomogram_record(folder, name)) is not None:
                 found[name] = record.info
     return list(found.values())
+
+
+def _by_file(sets: Mapping[str, PointSet], others: Mapping[str, PointSet]) -> dict[str, PointSet]:
+    """Sets that name a tomogram without a partner in `others` by their files' names, where these have one."""
+    named = dict(sets)
+    for name, item in sets.items():
+        plain = _name(item.source)
+        alone = sum(of.source == item.source for of in sets.values()) == 1
+        if name not in others and plain in others and plain not in named and alone:
+            named[plain] = replace(named.pop(name), tomogram=plain)
+    return named
 
 
 def _add_empty(picks: dict[str, PointSet], truth: Mapping[str, PointSet], infos: Sequence[TomogramInfo]) -> None:
@@ -474,7 +485,7 @@ def _name(path: Path) -> str:
 
 def _tomograms_of(file: Path, name: str, infos: Sequence[TomogramInfo], *, alone: bool) -> Sequence[TomogramInfo]:
     """Where the points of a file may lie; a file that is the only one belongs to the only tomogram."""
-    if not infos or recognise(file).holds.tomogram or (alone and len(infos) == 1):
+    if not infos or tells_tomogram(file, infos) or (alone and len(infos) == 1):
         return infos
     info = find_tomogram(name, infos) or named_after(file, infos)
     return [info] if info else []

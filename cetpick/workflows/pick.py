@@ -338,7 +338,7 @@ def run_pick(
         if training is not None:
             summary.files.append(used)
         if shard is None:
-            collected = run_collect(output, report=report, redraw=True)
+            collected = run_collect(output, report=report, redraw=say)
             run_file.unlink()
             summary.picks, summary.candidates = collected.picks, collected.candidates
             summary.files += collected.files

@@ -39,7 +39,7 @@ def revision() -> str:
     code = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         name = file.relative_to(package)
-        if name.parts[0] not in ("cli", "report"):
+        if name.parts[0] not in ("cli", "report") and not name.name.startswith("."):  # as editors leave them
             code.update(b"%s %s" % (name.as_posix().encode(), hashlib.sha256(file.read_bytes()).digest()))
     return f"{cetpick.__version__}+{code.hexdigest()[:10]}"
 

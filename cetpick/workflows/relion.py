@@ -128,7 +128,6 @@ class _Inputs:
         infos: the usable ones.
         unusable: one error for each that is not.
         micrographs: rlnMicrographName of each of `infos`, where a micrographs STAR was given.
-        left_out: tilt series without a tomogram.
         star: the tomograms.star that RELION shall be told of.
     """
 
@@ -137,7 +136,6 @@ class _Inputs:
     infos: Sequence[TomogramInfo]
     unusable: Sequence[CetpickError]
     micrographs: Sequence[str] = ()
-    left_out: Sequence[str] = ()
     star: Path | None = None
 
 
@@ -188,7 +186,7 @@ def _make(
     """Train and pick what is not there yet; `learned` are tomograms to train on and labels."""
     (trained_on, labels), trained = learned, job.folder / MODEL
     if not inputs.unusable:  # of tomograms that are no longer asked for
-        asked_for = {*(info.name for info in inputs.infos), *inputs.left_out}  # whose tomograms may be back soon
+        asked_for = {info.name for info in inputs.infos}
         for name in recorded(job.folder):
             if name not in asked_for:
                 discard(job.folder, name)
@@ -282,7 +280,6 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
     """The tomograms that the job is about."""
     paths, options, star = [*job.inputs], job.options, None
     micrographs: list[str] = []
-    left_out: list[str] = []
     if len(paths) == 1 and paths[0].suffix == ".star":
         (star,) = paths
         if listed := read_micrographs(star):
@@ -321,7 +318,6 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
         infos=infos,
         unusable=unusable,
         micrographs=micrographs,
-        left_out=left_out,
         star=star,
     )
 

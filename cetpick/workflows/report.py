@@ -122,7 +122,12 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
 
 
 def write_report(
-    output: Path, values: Mapping[str, Any], plan: Plan, records: Sequence[TomogramRecord], *, redraw: bool = False
+    output: Path,
+    values: Mapping[str, Any],
+    plan: Plan,
+    records: Sequence[TomogramRecord],
+    *,
+    redraw: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Make report.html of the pictures that are there; a report that cannot be made is a warning, no error.
 
@@ -131,7 +136,8 @@ def write_report(
         values: of run.json.
         plan: of the run.
         records: of the tomograms with results.
-        redraw: pictures that are not there, from the tomograms, where these are the same still.
+        redraw: draw pictures that are not there from the tomograms, where these are the same still, and tell it in a
+            line of each.
 
     Returns:
         The file, unless it could not be made.
@@ -140,7 +146,8 @@ def write_report(
         CetpickWarning: it could not be made.
     """
     try:
-        _Reporter(output, values, plan, records, redraw=redraw).write()
+        say = redraw or (lambda _: None)
+        _Reporter(output, values, plan, records, redraw=redraw is not None, say=say).write()
         return [output / REPORT_FILE]
     except Exception as error:  # noqa: BLE001 - the picks are there and good: nothing about the report may lose them
         _warn_of_report(output / REPORT_FILE, error)
@@ -367,8 +374,8 @@ class _Reporter:
                 warnings.simplefilter("ignore", CetpickWarning)  # given when it was picked
                 with scratch.using(self._output):
                     prepared = prepare(read_tomogram(replace(record.info, path=record.file)), self._model)
-        except CetpickError as error:
-            self.summary.lacking[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - as in write_report
+            self.summary.lacking[name] = str(error) or type(error).__name__
             return None
         candidates = read_table(tomogram_files(self._output, name)[2]).table
         if not keep_view(self._output, record, prepared, candidates, diameter=self._model.diameter):

@@ -317,7 +317,7 @@ def _identity(labelled: Sequence[Labelled], settings: TrainSettings, record: Run
             "slab": region.slab,
             "keep": region.keep,
             "labels": _hash_of(of.labels.xyz),
-            "added labels": _hash_of(of.chosen),
+            "added labels": _hash_of(of.labels.xyz[of.chosen]),
             "rejected places": _hash_of(of.rejected),
         }
         values |= {f"{what} of tomogram {number}": value for what, value in of_it.items()}
