@@ -150,6 +150,23 @@ class TestEvaluate:
         assert f"picks without truth, left out: TS_03 ({lone}, 1 points)" in err
         assert "truth without picks, left out: TS_04 (" in err
 
+    def test_what_a_table_calls_its_tomogram_counts_only_where_it_is_one(self, cetpick: Run, tmp_path: Path) -> None:
+        """Names of runs, say; and a table without rows is of the tomogram that its file is named after."""
+        for name, rows in {"TS_01": "10,10,10,0.9\n", "TS_02": "20,20,20,0.8\n", "TS_03": ""}.items():
+            written(tmp_path / f"picks/{name}.csv", f"x,y,z,score\n{rows}")
+            points = [f"{line.rpartition(',')[0]},run{name[-1]}\n" for line in rows.splitlines()]
+            written(tmp_path / f"truth/{name}_truth.csv", f"x,y,z,tomogram\n{''.join(points)}")
+        written(tmp_path / "truth/TS_03_truth.csv", "x,y,z\n30,30,30\n")
+        written(tmp_path / "picks/TS_03.csv", "x,y,z,score,tomogram\n")
+        volumes = [volume(tmp_path / f"TS_0{number}.mrc") for number in (1, 2, 3)]
+        grids = [word for path in volumes for word in ("--tomogram", path)]
+        for more in ([], grids):
+            code, out, _ = cetpick(
+                "evaluate", tmp_path / "picks", "--truth", tmp_path / "truth", "--radius", 2, "--json", *more
+            )
+            assert code == 0
+            assert json.loads(out)["results"][0]["all_picks"]["recall"] == pytest.approx(2 / 3)
+
     def test_a_tomogram_that_was_named_counts_without_a_particle_too(self, cetpick: Run, tmp_path: Path) -> None:
         for name in ("a", "b", "c"):
             volume(tmp_path / f"{name}.mrc", size=(60, 60, 60))

@@ -382,6 +382,13 @@ class TestPairs:
         pairs = pair_labels([tomogram("a"), tomogram("b")], [first, second])
         assert [(info.name, labels.xyz.tolist()) for info, labels in pairs] == [("a", [[1, 1, 1]]), ("b", [[2, 2, 2]])]
 
+    def test_in_order_when_tables_name_what_is_none_of_the_tomograms(self, tmp_path):
+        files = [write_text(tmp_path / f"clicks{n}.csv", f"x,y,z,tomogram\n{n},2,3,run{n}\n") for n in (1, 2)]
+        tomograms = [tomogram("TS_01"), tomogram("TS_02")]
+        with pytest.warns(CetpickWarning, match="says that its points are of run"):
+            pairs = pair_files(tomograms, files)
+        assert [(info.name, record.xyz[0, 0]) for info, record in pairs] == [("TS_01", 1), ("TS_02", 2)]
+
     def test_order_against_names_is_said(self, tmp_path):
         files = [write_text(tmp_path / f"{name}.csv", "1,1,1\n") for name in "xa"]
         with pytest.warns(CetpickWarning, match="a.csv: taken as labels of tomogram b, .* named after a") as caught:
