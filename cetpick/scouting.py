@@ -50,8 +50,9 @@ STEPS = 1 / 5
 """Length of each scout's training, as a fraction of the final one."""
 SAME_PLACE = 0.3
 """Candidates of the two scouts nearer than this, in diameters, are one."""
-NEAR = 0.3
-"""A scout's candidate within so many diameters of a hidden label is that particle; farther off it may be another."""
+NEAR = 0.45
+"""A scout's candidate within so many diameters of a hidden label is that particle: others are a diameter away from it,
+and farther from its label."""
 USUAL, FINEST = 0.065, 16.0
 """Scatter of exact labels about the centres that scouts see, at most: diameters, or angstrom if that is more
 (docs/method.md); how well a small particle is placed is a matter of the resolution."""

@@ -199,6 +199,17 @@ def test_scores_mend_a_count_where_they_leave_a_gap() -> None:
     assert scouting._with_scores(Count(0, 0, 0), [gap, gap]) == (0, 0, 0)
 
 
+def test_a_label_far_beside_its_particle_is_seen_there(tiny: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose neighbour, a diameter away, scores higher."""
+    diameter = tiny.diameter / 10
+    truth = np.array([[10.0, 20, 10], [10 + 1.05 * diameter, 20, 10]])
+    monkeypatch.setattr(scouting, "candidates", lambda *_: (truth, np.array([0.5, 0.9])))
+    _, model, [example] = examples(tiny, tiny.truth["one"][:3])
+    label = truth[:1] + np.array([[0.4 * diameter, 0, 0]])
+    look = scouting._look(None, model, replace(example, labels=np.empty((0, 3))), label)
+    assert look.centres.tolist() == truth[:1].tolist()
+
+
 def test_labels_beside_the_centres_are_moved() -> None:
     rng = np.random.default_rng(0)
     true = rng.uniform(0, 200, (40, 3))
