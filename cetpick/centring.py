@@ -23,7 +23,7 @@ than half, as the network's is the better one where particles are small or crowd
 ENOUGH = 10.0
 """Particles that a mean needs."""
 SURE = 0.5
-"""Candidates of this weight tell where the network puts centres."""
+"""Candidates of this weight tell where the network puts centres; where these are not ENOUGH, the likeliest do."""
 PROBABLE = 0.01
 """Candidates of a lower weight stay where they are."""
 CHUNK = 256
@@ -34,7 +34,7 @@ def centred(volume: Volume, positions: Floats, weights: Floats, *, diameter: tup
     """Centres moved towards where the mean particle of this volume fits best.
 
     The mean is taken over all candidates, each with its weight, and over the symmetries of the grid, so it needs no
-    orientations. Its own centre is the mean of the network's: the shifts of what is probable have a median of zero.
+    orientations. Its own centre is the mean of the network's: the shifts of sure candidates have a median of zero.
 
     Args:
         volume: (z, y, x) grey values.

@@ -165,7 +165,9 @@ def evaluate(pairs: Sequence[Scene], radius: float, margin: Margin | None = None
             point is left to compare with.
     """
     if not 0 < radius < np.inf:
-        raise InputError("the matching radius must be positive and finite", expected="voxels > 0", found=radius)
+        raise InputError(
+            "unusable radius of a match", expected="voxels, more than 0", found=radius, cure="such as --radius 5"
+        )
     judged = [_judge(scene, radius, margin) for scene in pairs]
     truths = sum(part.truths for part in judged)
     ignored_truths = sum(part.ignored_truths for part in judged)

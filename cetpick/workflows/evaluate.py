@@ -216,7 +216,7 @@ def run_evaluate(
     options = options or InputOptions()
     asked = report is not None
     if threshold is not None and not math.isfinite(threshold):
-        raise InputError("unusable --threshold", expected="a score", found=f"{threshold:g}")
+        raise InputError("unusable --threshold", expected="a score", found=f"{threshold:g}", cure="give a number")
     if asked and not leave_report:
         raise InputError("--report and --no-report contradict each other", cure="leave one of them out")
     if not asked and leave_report and len(picks) == 1 and (picks[0] / RUN_FILE).exists():

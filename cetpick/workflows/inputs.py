@@ -493,7 +493,7 @@ def require_right_labels(
             raise InputError(
                 "labels that are not on particles as they are",
                 file=record.source,
-                expected=f"those of {info.path}",
+                expected=f"labels on particles of {info.path}",
                 found=told,
                 cure=f"{judgement.notes[0]}; {pictures}. If they are right as they are, add --trust-labels",
             )

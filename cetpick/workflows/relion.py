@@ -312,14 +312,7 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
     if micrographs:
         order = dict(zip(paths, micrographs, strict=True))
         micrographs = [order[info.path] for info in infos]
-    return _Inputs(
-        paths=paths,
-        options=options,
-        infos=infos,
-        unusable=unusable,
-        micrographs=micrographs,
-        star=star,
-    )
+    return _Inputs(paths=paths, options=options, infos=infos, unusable=unusable, micrographs=micrographs, star=star)
 
 
 def _quietly(paths: Sequence[Path], options: InputOptions) -> tuple[list[TomogramInfo], list[CetpickError]]:
