@@ -19,7 +19,7 @@ REACH = 0.2
 """How far a centre is looked for, diameters; one that seems to lie farther off stays where it is."""
 WEIGHT = 0.4
 """Of the matched centre against the network's: their errors are independent, so that a mean is nearer than either; less
-than half, as the network's is the better one where particles are small or crowded (docs/method.md)."""
+than half, as the network's is the better one where particles are small or crowded (docs/experiments.md)."""
 ENOUGH = 10.0
 """Particles that a mean needs."""
 SURE = 0.5

@@ -55,7 +55,7 @@ NEAR = 0.45
 and farther from its label."""
 USUAL, FINEST = 0.065, 16.0
 """Scatter of exact labels about the centres that scouts see, at most: diameters, or angstrom if that is more
-(docs/method.md); how well a small particle is placed is a matter of the resolution."""
+(docs/experiments.md); how well a small particle is placed is a matter of the resolution."""
 ENOUGH = 8
 """Labels that have to be found again to tell it."""
 STILL = 0.3

@@ -39,7 +39,7 @@ REJECTED_CROPS = 0.25
 TURNED = 0.75
 """Share of the crops that are turned by any angle about z, lest the few labels be learned by heart.
 
-The missing wedge turns with them; that does no harm (docs/method.md).
+The missing wedge turns with them; that does no harm (docs/experiments.md).
 """
 FIRST_LEAVE_OUT = 0.15
 """Fraction of the steps before which nothing is left out: scores mean nothing yet."""
@@ -173,7 +173,7 @@ class DefaultRecipe:
         """AdamW with a short warm-up and a cosine to zero.
 
         Pretrained weights move more slowly than the last layer, those of the stem and encoder not at all: that
-        takes less time, and from a few labels they learn nothing that helps (docs/method.md).
+        takes less time, and from a few labels they learn nothing that helps (docs/experiments.md).
         """
         head = list(self.network.heatmap.parameters())
         trunk = [p for p in self.network.parameters() if p.requires_grad and not any(p is last for last in head)]

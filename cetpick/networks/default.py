@@ -148,7 +148,7 @@ class _Across(nn.Conv3d):
 class _Fusion(nn.Module):
     """A convolution in the plane and one over neighbouring slices, residual.
 
-    The pair costs 0.6 of a dense 3x3x3 convolution, and picks no worse (docs/method.md).
+    The pair costs 0.6 of a dense 3x3x3 convolution, and picks no worse (docs/experiments.md).
     """
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
