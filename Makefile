@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-dev  ## Style, types, layers, shell scripts, Dockerfile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck wrappers/mounts.sh wrappers/docker/cetpick wrappers/apptainer/cetpick wrappers/slurm/* tests/slow/*.sh
+	$(BIN)/shellcheck wrappers/mounts.sh wrappers/endings.sh wrappers/docker/cetpick wrappers/apptainer/cetpick wrappers/slurm/* tests/slow/*.sh
 
 # a process a core, each with one thread; in the order of the alphabet the longest files are not the last
 test: lint  ## All quick tests, with a CPU alone in minutes.

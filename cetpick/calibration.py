@@ -17,7 +17,7 @@ STEEPNESS = (1.5, 10.0)
 """Range of the exponent with which precision falls along the list of candidates."""
 COUNT_QUANTILES = (0.1, 0.5, 0.9)
 DOUBT = 0.5
-"""Standard deviation of the logarithm of a count by what ranks do not show, such as look-alikes (docs/experiments.md)."""
+"""Standard deviation of the logarithm of a count by what ranks do not show, as look-alikes (docs/experiments.md)."""
 AT_THE_TOP = 0.8
 """Usual precision at the top of a list whose ranks gave a count: 1 without look-alikes, less with them."""
 HINT_SPREAD = 0.5

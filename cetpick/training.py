@@ -46,7 +46,8 @@ FEWEST_STEPS = 30
 SPARED = 1.5
 """Doubtful places and labels together, in units of the upper limit of the number of particles.
 
-Rather too many than too few: a particle learned as background costs more than a look-alike spared (docs/experiments.md).
+Rather too many than too few: a particle learned as background costs more than a spared look-alike
+(docs/experiments.md).
 """
 DOUBTFUL, HEAVIEST = 0.1, 0.1
 """What hidden particles together weigh as background in the first round, in units of the labels; and each, at most.

@@ -112,7 +112,51 @@ def test_the_container_stops_when_its_client_is_killed(call: Call, tmp_path: Pat
     run.wait()
     wait_for(tmp_path / "stop")
     words = (tmp_path / "run").read_text().split()
-    assert (tmp_path / "stop").read_text().split() == ["stop", words[words.index("--name") + 1]]
+    assert (tmp_path / "stop").read_text().split() == ["stop", "--time", "30", words[words.index("--name") + 1]]
+
+
+@pytest.mark.parametrize("wrapper", ["docker", "apptainer"])
+@pytest.mark.parametrize("how", ["no engine", "refused folder", "no image", "killed", "succeeded"])
+def test_relion_hears_of_a_container_that_does_not_begin(tmp_path: Path, call: Call, wrapper: str, how: str) -> None:
+    """It takes a job without a marker to be running, for ever."""
+    job = tmp_path / "work/External/job 1"
+    job.mkdir(parents=True)
+    (job / "RELION_JOB_EXIT_SUCCESS").touch()  # of a run before
+    engine = tmp_path / "bin" / wrapper
+    # what the engine does after its own questions
+    body = {"killed": "kill -KILL $$", "succeeded": f"touch '{job}/RELION_JOB_EXIT_SUCCESS'"}.get(how, "exit 125")
+    engine.write_text(f"#!/bin/sh\ncase $1 in run | exec) {body} ;; stop) exit 1 ;; esac\n")
+    run = subprocess.run(
+        [WRAPPERS / wrapper / "cetpick-relion", "--in_mics", "/usr" if how == "refused folder" else "t.star",
+         "--o", "External/job 1/", "--j", "1"],
+        cwd=tmp_path / "work", check=False, stderr=subprocess.DEVNULL,
+        env={**os.environ, "CETPICK_ENGINE": "nothing" if how == "no engine" else str(engine)},
+    )  # fmt: skip
+    assert (run.returncode == 0) == (how == "succeeded")
+    deadline = time.monotonic() + 30
+    while not (markers := list(job.iterdir())):
+        assert time.monotonic() < deadline, "no marker"
+        time.sleep(0.05)
+    if how == "succeeded":
+        time.sleep(1.5)  # as it stays
+        markers = list(job.iterdir())
+    assert [path.name for path in markers] == [f"RELION_JOB_EXIT_{'SUCCESS' if how == 'succeeded' else 'FAILURE'}"]
+
+
+def test_a_terminal_belongs_to_what_stands_in_front(tmp_path: Path, call: Call) -> None:
+    """An engine's client that sets a terminal that is not its own is stopped, without a word."""
+    script = f"set -m; {WRAPPERS}/docker/cetpick in-front; {WRAPPERS}/docker/cetpick behind & wait"
+    (tmp_path / "bin/docker").write_text(f'#!/bin/sh\n[ "$1" != run ] || echo "$@" >>{tmp_path}/log\n')
+    parent, child = os.openpty()
+    subprocess.run(
+        ["setsid", "--ctty", "bash", "-c", script], stdin=child, stdout=child, stderr=child, check=True, timeout=60,
+        cwd=tmp_path / "work", env={**os.environ, "CETPICK_ENGINE": str(tmp_path / "bin/docker")},
+    )  # fmt: skip
+    os.close(parent)
+    os.close(child)
+    front, behind = (tmp_path / "log").read_text().splitlines()
+    assert front.endswith("in-front")
+    assert ("--tty" in front, "--tty" in behind) == (True, False)
 
 
 def wait_for(path: Path) -> None:
@@ -129,6 +173,9 @@ def test_gpus(call: Call) -> None:
 
     assert given("docker", "all") == "--gpus all"
     assert given("docker", "1") == "--gpus device=1"
+    assert given("docker", "0,2") == '--gpus "device=0,2"'
+    words = call("doctor", engine="podman", CETPICK_GPU="0,2")
+    assert [word for word in words if word.startswith("nvidia.com")] == ["nvidia.com/gpu=0", "nvidia.com/gpu=2"]
     assert given("podman", "all") == "--device nvidia.com/gpu=all"
     assert not {"--gpus", "--device"} & set(call("doctor", CETPICK_GPU="none"))
     # of one GPU that was chosen the container has no other: what hides others on the host would hide it
@@ -137,6 +184,14 @@ def test_gpus(call: Call) -> None:
     for gpu in ("all", "none", "1"):
         words = call("doctor", script="apptainer/cetpick", CETPICK_GPU=gpu)
         assert ("CUDA_VISIBLE_DEVICES=1" in words, "CUDA_DEVICE_ORDER=PCI_BUS_ID" in words) == (gpu == "1", gpu == "1")
+
+
+def test_the_gpus_of_a_job_of_slurm(call: Call) -> None:
+    """Which counts those of each job from 0 for CUDA, and tells their numbers apart; the container sees all."""
+    words = call("doctor", SLURM_JOB_GPUS="3", CUDA_VISIBLE_DEVICES="0")
+    assert words[words.index("--gpus") + 1] == "device=3"
+    assert "CUDA_VISIBLE_DEVICES" not in words
+    assert "--gpus" not in call("doctor", SLURM_JOB_GPUS="3", CETPICK_GPU="none")
 
 
 def test_no_gpus_are_visible(call: Call) -> None:
@@ -346,22 +401,67 @@ def test_a_link_that_no_container_follows_is_said(
     assert f"name {tmp_path}/deep/store/t.mrc" in capfd.readouterr().err
 
 
-def test_slurm_collects_in_a_folder_of_any_name(tmp_path: Path) -> None:
-    out = "pické & it's $x"
-    (tmp_path / "sbatch").write_text(f"""#!/bin/sh
-echo 1
-while [ $# != 0 ]; do
-    [ "$1" != --wrap ] || {{ printf '#!/bin/sh\\n%s\\n' "$2" > {tmp_path}/job; }}
-    shift
-done
-""")
+@pytest.fixture
+def slurm(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`submit` with an sbatch that writes a line for each job, words between tabs, and a `cetpick` like it."""
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\n(printf '%s\\t' \"$@\"; echo) >>{tmp_path}/jobs\necho '12;far'\n")
     (tmp_path / "ask").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
-    for name in ("sbatch", "ask"):
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho requeued\n")
+    for name in ("sbatch", "ask", "scontrol"):
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LC_ALL": "C", "CETPICK": "ask -v"}
-    subprocess.run([WRAPPERS / "slurm/submit", out, "a.mrc"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    job = subprocess.run(["sh", tmp_path / "job"], env=environment, check=True, stdout=subprocess.PIPE)
-    assert job.stdout.decode().splitlines() == ["-v", "collect", out]
+
+    def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            list(map(str, words)), env=environment | more, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_slurm_collects_in_a_folder_of_any_name(
+    tmp_path: Path, slurm: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """With what a facility has written at the head of pick.sbatch, as partition and account."""
+    out = "pické & it's $x"
+    assert slurm(WRAPPERS / "slurm/submit", out, "a.mrc", "--model", "m.safetensors").returncode == 0
+    picking, collecting = ((line.split("\t")[:-1]) for line in (tmp_path / "jobs").read_text().splitlines())
+    assert picking[-5:] == ["a.mrc", "--model", "m.safetensors", "--output", out]
+    assert "--dependency=afterany:12" in collecting  # the cluster's name is no part of it
+    job = collecting.index(str(WRAPPERS / "slurm/pick.sbatch"))
+    assert slurm("bash", *collecting[job:]).stdout.splitlines() == ["-v", "collect", out]
+
+
+def test_slurm_trains_on_what_patterns_stand_for(
+    tmp_path: Path, slurm: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    make(tmp_path / "labelled/a.rec", tmp_path / "labelled/b.rec")
+    words = ("-t", "labelled/*.rec --labels l -d 250", "out", "c.rec")
+    assert slurm(WRAPPERS / "slurm/submit", *words).returncode == 0
+    training, picking, _ = (tmp_path / "jobs").read_text().splitlines()
+    assert "train\tlabelled/a.rec\tlabelled/b.rec\t--labels\tl\t" in training
+    assert "--dependency=afterok:12\t" in picking
+
+
+def test_slurm_refuses_to_pick_without_a_model(
+    tmp_path: Path, slurm: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    run = slurm(WRAPPERS / "slurm/submit", "out", "a.mrc", "--memory", "4")
+    assert (run.returncode, (tmp_path / "jobs").exists()) == (2, False)
+    assert "--model" in run.stderr
+
+
+@pytest.mark.parametrize(("script", "words"), [("pick", ()), ("pick_array", ("3",))])
+def test_slurm_does_not_put_a_job_back_for_ever(
+    tmp_path: Path, slurm: Callable[..., subprocess.CompletedProcess[str]], script: str, words: tuple[str, ...]
+) -> None:
+    """One whose tomogram takes longer than a job may last would never end."""
+    (tmp_path / "ask").write_text("#!/bin/sh\nsleep 1\nkill -USR1 $PPID\nexec sleep 60\n")
+    job = {"SLURM_JOB_ID": "1", "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "1"}
+    for count, said in (("19", "requeued"), ("20", "it ends here")):
+        run = slurm("bash", WRAPPERS / f"slurm/{script}.sbatch", *words, "x", SLURM_RESTART_COUNT=count, **job)
+        assert run.returncode == 143
+        assert said in run.stdout.splitlines()[-1]
 
 
 def test_the_image_has_the_version_of_the_package() -> None:

@@ -20,7 +20,10 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(limits, "GROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(limits, "MOUNTED", tmp_path / "fs")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_AVPHYS_PAGES": 64 * GIB // 4096, "SC_PAGE_SIZE": 4096}[name])
+    monkeypatch.setattr(limits, "MEMORY", tmp_path / "meminfo")
+    limits.MEMORY.write_text(
+        f"MemTotal: {128 * GIB // 1024} kB\nMemFree: 1024 kB\nMemAvailable: {64 * GIB // 1024} kB\n"
+    )
     return tmp_path / "fs"
 
 

@@ -18,6 +18,15 @@ DESCRIPTION = """\
 Train, pick, or both, as an External job of RELION, which gives these arguments; see docs/relion.md.
 With `model`: pick with it. With labels (`labels`, or input coordinates or particles) and `diameter`: train, then pick;
 `train` without a value: train only."""
+DECIDED = {
+    "-o": "leave it out: results go to the job's folder",
+    "--output": "leave it out: results go to the job's folder",
+    "--shard": "leave it out: a job is not divided",
+    "-m": "give it as the parameter `model`",
+    "-l": "give it as the parameter `labels`",
+    "-d": "give it as the parameter `diameter`",
+}
+"""What the job decides, or has a parameter for, and what to do."""
 ELSE = "Everything else is handed to `cetpick pick` (or `train`): a parameter such as `seed`, or other arguments."
 
 
@@ -33,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "in_mics": "tomograms.star (RELION 5), micrographs STAR (3.1), or tomogram files",
         "in_coords": "coordinates to train on: coords_suffix_*.star and the like of a picking job",
         "in_parts": "particles to train on: particles.star or optimisation_set.star",
-        "tomograms": "tomogram files; the reconstructions for a tomograms.star of RELION 4",
+        "tomograms": "tomogram files; those to pick for the tilt series of a tomograms.star, needed with RELION 4's",
         "model": "model file to pick with",
         "train": "tomograms to train on; without a value (or `only`): train and do not pick",
         "labels": "label files in any format that cetpick reads, or a folder of them",
@@ -177,7 +186,13 @@ def _device(gpu: str | None) -> str:
 
 
 def _handed_on(extra: Sequence[str]) -> list[str]:
-    """Arguments for the command line, as it spells them; inputs of RELION that it has no use for are left out."""
+    """Arguments for the command line, as it spells them; inputs of RELION that it has no use for are left out.
+
+    Raises:
+        InputError: the job itself decides one of them.
+    """
+    from cetpick.errors import InputError
+
     kept: list[str] = []
     skipping = False
     for word in extra:
@@ -185,6 +200,9 @@ def _handed_on(extra: Sequence[str]) -> list[str]:
             skipping = word.startswith("--in_")
             name, *value = word.split("=", 1)
             word = "=".join([name.replace("_", "-"), *value])
+        decided = DECIDED.get(word.split("=", 1)[0] if word.startswith("--") else word[:2])
+        if decided:
+            raise InputError(f"{word} cannot be among the other arguments of a job", cure=decided)
         if not skipping:
             kept.append(word)
     return kept

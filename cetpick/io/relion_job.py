@@ -196,11 +196,11 @@ def clicked_in(coordinates: Path, micrographs: Sequence[str]) -> list[tuple[str,
 def add_reconstructions(
     tomograms_star: Path, infos: Sequence[TomogramInfo], output: Path, *, broken: Mapping[str, Path]
 ) -> list[str]:
-    """Write a tomograms.star as RELION 5 has it from one of RELION 4, which knows tilt series only.
+    """Write a tomograms.star as RELION 5 has it, with these tomograms for the tilt series of another one.
 
     Args:
-        tomograms_star: of RELION 4.
-        infos: the reconstructed tomograms, named like the tilt series.
+        tomograms_star: of RELION 4, which knows tilt series only, or of RELION 5, whose tomograms are others.
+        infos: the tomograms, named like the tilt series.
         output: the file to write.
         broken: files of further ones that cannot be used, by name; their binning is taken to be that of another.
 

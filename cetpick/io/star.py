@@ -203,6 +203,7 @@ def value_text(path: str | PathLike[str], label: str, value: object) -> str:
             file=path,
             expected="text without blanks and quotes that begins with neither # nor _",
             found=repr(text),
-            cure="rename the tomogram or its folder, or give a link to it whose name has none",
+            cure="work in the tomograms' folder and name them from there (cd, relative paths), if it lies above; else "
+            "rename the tomogram or its folder, or give a link to it whose name has none",
         )
     return text

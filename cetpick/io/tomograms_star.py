@@ -84,7 +84,7 @@ def _table(star: Path, which: Which) -> pd.DataFrame:
                 f"column {column} is missing",
                 file=star,
                 found=f"half tomograms only ({HALF})" if halves else None,
-                cure=_cure(which, halves=halves),
+                cure=_cure(which, halves=halves, denoised=FILES["denoised"] in table.columns),
             )
     if table.empty:
         raise InputError("lists no tomogram", file=star)
@@ -102,7 +102,7 @@ def _read_row(row: dict[str, str], star: Path, which: Which) -> tuple[Path, Reli
             file=star,
             expected=f"a file in column {FILES[which]}",
             found=f"half tomograms only ({row[HALF]})" if halves else repr(file),
-            cure=_cure(which, halves=halves),
+            cure=_cure(which, halves=halves, denoised=row.get(FILES["denoised"], "").lower() not in EMPTY),
         )
     pixel_size, binning, x, y, z = (_positive(row, column, star) for column in (PIXEL_SIZE, BINNING, *SIZE))
     project = _project(Path(file), star)
@@ -112,7 +112,9 @@ def _read_row(row: dict[str, str], star: Path, which: Which) -> tuple[Path, Reli
     return project / file, tomogram
 
 
-def _cure(which: Which, *, halves: bool) -> str:
+def _cure(which: Which, *, halves: bool, denoised: bool) -> str:
+    if halves and denoised:
+        return "--which denoised (in a RELION job the parameter `which`): this file names denoised tomograms, too"
     if halves:
         return "reconstruct without splitting into halves, or denoise and use --which denoised"
     return CURES[which]

@@ -68,7 +68,8 @@ def versions() -> Finding:
     if torch.version.cuda:
         cure = (
             "check that nvidia-smi lists the GPU (in a container: --gpus all, or --nv), and that the driver is new "
-            "enough for that CUDA: 580 or later for CUDA 13; with an older driver install a torch of CUDA 12"
+            "enough for that CUDA: 580 or later for CUDA 13; with an older driver install a torch for CUDA 12, such as "
+            "torch==2.10.0"
         )
     return Finding(what="torch", good=False, found=f"{found}, a driver is installed but no GPU is seen", cure=cure)
 

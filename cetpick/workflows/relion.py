@@ -162,6 +162,8 @@ def _do(job: RelionJob, held: Sequence[int], say: Callable[[str], None]) -> None
     job = replace(job, options=inputs.options)
     trained_on, labels = _labels(job, inputs)
     _check(job, labels)
+    if job.model is not None and job.diameter is not None:
+        say("`diameter` is not used: the model knows that of its particle")
     _check_files(job, [*trained_on, *labels])
     asked = _asked(job, inputs, trained_on, labels)
     _refuse_others(job.folder)
@@ -283,6 +285,12 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
     if len(paths) == 1 and paths[0].suffix == ".star":
         (star,) = paths
         if listed := read_micrographs(star):
+            if job.tomograms:
+                raise InputError(
+                    "tomograms were given twice, by a STAR file of micrographs and by the parameter `tomograms`",
+                    file=paths[0],
+                    cure="clear the parameter, or import the tomograms that are to be picked and give their STAR file",
+                )
             micrographs, star = listed.names, None
             paths = [Path(name) for name in micrographs]
             if options.voxel_size is None and listed.pixel_size:
@@ -292,7 +300,7 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
                 options = replace(options, names="parent")
             for name in micrographs:
                 coordinate_file(job.folder, name)
-        elif lacks_reconstructions(star):
+        elif lacks_reconstructions(star) or job.tomograms:
             if not job.tomograms:
                 raise InputError(
                     "names no reconstructed tomograms, as usual in RELION 4",
@@ -305,6 +313,7 @@ def _open(job: RelionJob, say: Callable[[str], None]) -> _Inputs:
             broken = {of.name: of.path for of in list_tomograms(job.tomograms, options) if of.name not in known}
             paths = [job.folder / "tomograms.star"]
             left_out = add_reconstructions(star, volumes, paths[0], broken=broken)
+            options = replace(options, which="reconstructed")  # those that were named, whatever else the file names
             say(f"tilt series without a tomogram, left out: {', '.join(left_out) or 'none'}")
     elif not paths:
         paths = [*job.tomograms] or [*job.train]
