@@ -207,6 +207,7 @@ def train(
     _warn_of_opposites([e.tomogram.info for e in examples], skewness)
     model = replace(model, skewness=float(np.mean(skewness)))
     if settings.mode == "paper":
+        _warn_of_whole([e.tomogram.info for e in examples], settings)
         paper = PaperSettings() if settings.steps is None else PaperSettings(steps=settings.steps)
         recipe = PaperRecipe(
             [e.prepared.volume for e in examples],
@@ -306,6 +307,21 @@ def train(
     return TrainedModel(
         network=network, settings=model, log=log, recipe=told, examples=examples, given=given, scouts=scouts
     )
+
+
+def _warn_of_whole(infos: Sequence[TomogramInfo], settings: TrainSettings) -> None:
+    """Warn of what the published method has no place for."""
+    regions = [info.region for info in infos]
+    if any(region.mask is not None or region.slab is not None for region in regions):
+        warnings.warn(
+            "`paper` mode learns from the whole tomogram: --mask and --slab limit its labels and its picks only",
+            CetpickWarning,
+            stacklevel=3,
+        )
+    if settings.count_hint is not None:
+        warnings.warn(
+            "`paper` mode estimates no number of particles: --count-hint changes nothing", CetpickWarning, stacklevel=3
+        )
 
 
 def _warn_of_hint(hint: float | None, count: Count) -> None:

@@ -668,11 +668,33 @@ def test_a_precision_is_aimed_at_in_each_tomogram(cetpick: Run, pick: Run, score
     at_least = [found[found >= 0.05] for found in everything.values()]
     assert table.loc[0.05, "picks"] == sum(map(len, at_least))
     assert table.loc[0.05, "recall"] == pytest.approx(sum(s.sum() for s in at_least) / particles, abs=1e-3)
+    assert cetpick("repick", "out", "--top", 2, "-q")[0] == 0
+    table = pd.read_csv("out/expected_precision.csv").set_index("threshold")
+    assert table.loc[0.05, "picks"] == 2 * len(NAMES)  # as many as the report's slider shows
     # a threshold takes its place, and both at once are refused
     assert cetpick("repick", "out", "--threshold", 0, "-q")[0] == 0
     assert record()["plan"]["cut"]["precision"] is None
     code, _, err = cetpick("repick", "out", "--threshold", 0.5, "--target-precision", 0.9)
     assert (code, "two ways to cut" in err) == (2, True)
+
+
+def test_results_of_another_version_are_said_to_be(pick: Run, cetpick: Run) -> None:
+    assert pick()[0] == 0
+    whole = record()
+    for part, changed in (("model", {"colour": "red"}), ("settings", {"pick": {"colour": "red"}})):
+        values = {**whole, "cetpick": "9.9.9", part: {**whole[part], **changed}}
+        Path("out/run.json").write_text(json.dumps(values))
+        for command in (["repick", "out"], ["report", "out"], ["suggest", "out"], ["collect", "out"]):
+            code, _, err = cetpick(*command)
+            assert (code, "is of another version of cetpick" in err, "found: 9.9.9" in err) == (2, True, True), err
+
+
+def test_a_cut_is_told_in_full(pick: Run, cetpick: Run) -> None:
+    assert pick()[0] == 0
+    assert cetpick("repick", "out", "--top", 3, "--separation", 1.5)[0] == 0
+    _, _, err = pick()
+    assert "before: 3 picks, threshold" in err
+    assert ", at most 3 picks a tomogram, 1.5 diameters apart" in err
 
 
 def test_a_precision_needs_probabilities(cetpick: Run, pick: Run) -> None:

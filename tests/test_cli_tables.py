@@ -390,6 +390,23 @@ class TestConvert:
         assert cetpick("convert", points, output, "--overwrite")[0] == 0
         assert len(np.loadtxt(output)) == 3
 
+    def test_no_input_is_written_over(self, cetpick: Run, tmp_path: Path) -> None:
+        points = written(tmp_path / "points.csv", TRUTH)
+        volume = tmp_path / "volume.mrc"
+        volume.write_bytes(VOLUME.read_bytes())
+        (tmp_path / "folder").mkdir()
+        label = written(tmp_path / "folder/volume.csv", TRUTH)
+        for arguments in (
+            (points, volume, "--tomogram", volume, "--format", "csv"),
+            (points, volume, "--tomogram", VOLUME, "--to-tomogram", volume, "--format", "csv"),
+            (points, points, "--bin", 2),
+            (label.parent, label.parent, "--tomogram", volume, "--format", "csv"),
+        ):
+            before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+            code, _, err = cetpick("convert", *arguments, "--overwrite")
+            assert (code, "an input would be overwritten" in err) == (2, True), err
+            assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
     def test_unusable_input(self, cetpick: Run, tmp_path: Path) -> None:
         points, output = written(tmp_path / "points.csv", TRUTH), tmp_path / "out"
         particles = RELION5 / "particles_centered.star"
@@ -468,6 +485,12 @@ class TestInfo:
         ranges = told["ranges"]
         assert isinstance(ranges, dict)
         assert ranges["rlnCenteredCoordinateYAngst"] == [-120, 60]
+
+    def test_all_blocks_of_particles(self, cetpick: Run, tmp_path: Path) -> None:
+        block = "loop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n"
+        star = written(tmp_path / "p.star", f"data_TS_1\n{block}1 2 3\n4 5 6\n\ndata_TS_2\n{block}7 8 9\n")
+        (told,) = self.described(cetpick, star)
+        assert (told["points"], told["tomograms"]) == (3, {"TS_1": 2, "TS_2": 1})
 
     def test_optimisation_set(self, cetpick: Run, tmp_path: Path) -> None:
         text = (

@@ -19,7 +19,7 @@ from cetpick.io.coordinates import read_coordinates
 from cetpick.io.imod import read_mod
 from cetpick.io.mrc import write_mrc
 from cetpick.io.tomograms import read_info
-from cetpick.workflows.convert import run_convert
+from cetpick.workflows.convert import open_grids, run_convert
 from cetpick.workflows.inputs import InputOptions
 
 DATA = Path(__file__).parent / "data"
@@ -131,6 +131,13 @@ class TestGrids:
         assert points_of(tmp_path / "b.csv").tolist() == [[20, 36, 14]]
         # The same place in the tilt series.
         assert "-100.000000\t60.000000\t-60.000000" in (tmp_path / "b.star").read_text()
+
+    def test_volumes_that_are_not_there_are_named_as_others(self, tmp_path, monkeypatch):
+        star = written(tmp_path / "t.star", (RELION5 / "tomograms.star").read_text())
+        monkeypatch.chdir(tmp_path)
+        with pytest.warns(CetpickWarning, match="are not there"):
+            (info,) = open_grids([star], InputOptions(names="parent"))
+        assert info.name == "tomograms_TS_01"
 
     def test_another_field_and_points_outside_are_told(self, tmp_path):
         source = volume(tmp_path / "a.mrc")

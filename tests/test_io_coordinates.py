@@ -297,6 +297,10 @@ class TestChecks:
         with pytest.warns(CetpickWarning, match=r"a.csv: 2 of 4 points are duplicates"):
             assert read_one(path).table["score"].tolist() == [0.9, 0.8]
 
+    def test_particles_of_two_kinds_at_one_place_are_no_duplicates(self, tmp_path):
+        path = write_text(tmp_path / "a.csv", "x,y,z,class\n1,1,1,ribosome\n1,1,1,membrane\n")
+        assert len(read_one(path)) == 2
+
     def test_points_outside_are_counted_and_left_out(self, tmp_path):
         path = write_text(tmp_path / "a.csv", "1,1,1\n29.6,1,1\n1,1,40\n-0.5,19.4,11.49\n")
         with pytest.warns(CetpickWarning, match=r"2 of 4 points lie outside .* the farthest at \(1, 1, 40\)"):
@@ -423,12 +427,14 @@ class TestPairs:
         for name in ("a", "c"):
             write_text(tmp_path / "labels" / f"{name}.csv", "1,1,1\n")
         write_text(tmp_path / "labels" / "README.txt", "See the paper.\n")
+        write_text(tmp_path / "labels" / "notes.json", '{"who": "me"}')
         with pytest.warns(CetpickWarning) as caught:
             pairs = pair_labels([tomogram("a"), tomogram("b")], [tmp_path / "labels"])
         assert [info.name for info, _ in pairs] == ["a"]
         messages = [str(warning.message) for warning in caught]
         assert any(message.startswith("labels without tomogram") and "c.csv" in message for message in messages)
         assert any("README.txt: left out" in message for message in messages)
+        assert any("notes.json: left out" in message for message in messages)
         assert any(message == "tomograms without labels: b" for message in messages)
 
     def test_nothing_pairs(self, tmp_path):

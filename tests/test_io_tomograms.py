@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from cetpick.errors import CetpickError, CetpickWarning, InputError
 from cetpick.io.atomic import replacing
 from cetpick.io.mrc import write_mrc
-from cetpick.io.tomograms import open_inputs, read_info, read_tomogram, tomogram_name
+from cetpick.io.tomograms import list_inputs, open_inputs, read_info, read_tomogram, tomogram_name
 from cetpick.io.tomograms_star import read_tomograms_star
 from cetpick.records import Region, RelionTomogram
 
@@ -498,6 +498,12 @@ def test_garbage_called_em_is_an_input_error(write, content):
         read_info(write(content, "a.em"), voxel_size=8.0)
 
 
+@pytest.mark.parametrize("name", ["t.em.gz", "t.hdf.bz2"])
+def test_formats_that_are_not_read_compressed_are_said(write, name):
+    with pytest.raises(InputError, match="unpack it"):
+        read_info(write(gzip.compress(b"\0" * 600), name), voxel_size=10.0)
+
+
 def test_missing_and_truncated_em_files(tmp_path):
     path = tmp_path / "a.em"
     with pytest.raises(InputError, match="no such file"):
@@ -575,6 +581,19 @@ def test_files_are_those_of_the_project_of_the_star_not_of_the_current_one(write
     assert path == here
 
 
+def test_absolute_paths_tell_no_project(write, tmp_path, monkeypatch):
+    """They are there as seen from every folder; optimisation_set.star names tomograms.star from the project's."""
+    volume = write(mrc_bytes(), "archive/rec_TS_01.mrc")
+    star = write(star_bytes(row(file=str(volume))), "project/Tomograms/job007/tomograms.star")
+    monkeypatch.chdir(tmp_path / "project")
+    ((_, tomogram),) = read_tomograms_star(star)
+    assert tomogram.project == Path()
+    write(b"", "project/default_pipeline.star")
+    monkeypatch.chdir(tmp_path / "archive")
+    ((_, tomogram),) = read_tomograms_star(star)
+    assert tomogram.project == tmp_path / "project"
+
+
 def test_denoised_tomograms(write):
     columns = (*COLUMNS, "rlnTomoDenoisedTomogram")
     star = write(star_bytes((*row(), "denoised.mrc"), columns=columns), "tomograms.star")
@@ -607,6 +626,9 @@ def test_half_tomograms_are_told_apart(write):
     star = write(star_bytes((*row(file="None"), "half1.mrc"), columns=both), "tomograms.star")
     with pytest.raises(InputError, match=r"TS_01 has no reconstructed file[\s\S]*half tomograms only \(half1.mrc\)"):
         read_tomograms_star(star)
+    denoised = (*half, "rlnTomoDenoisedTomogram")
+    with pytest.raises(InputError, match=r"cure: --which denoised[\s\S]*names denoised tomograms"):
+        read_tomograms_star(write(star_bytes((*row(), "d.mrc"), columns=denoised), "tomograms.star"))
 
 
 @pytest.mark.parametrize("empty", ["None", '""', "nan", "<NA>"])
@@ -646,12 +668,18 @@ def test_inputs_come_in_order_and_failures_stop_nothing(write, tmp_path):
     assert infos[1].grid.voxel_size == 10.0
     assert {type(failure) for failure in failures} == {InputError}
     assert [failure.file for failure in failures] == [
-        star,
         Path("Tomograms/job007/rec_TS_02.mrc"),
+        star,
         empty,
         other_star,
     ]
-    assert "RELION project folder" in str(failures[1])
+    assert "RELION project folder" in str(failures[0])
+
+
+def test_rows_that_cannot_be_used_keep_their_places(write):
+    """By which shards share tomograms."""
+    star = write(star_bytes(row("TS_01"), row("TS_02", "None"), row("TS_03")), "tomograms.star")
+    assert [entry.error is None for entry in list_inputs([star])] == [True, False, True]
 
 
 def test_options_reach_every_input(write):

@@ -16,6 +16,7 @@ from cetpick import scratch
 from cetpick.cli import main
 from cetpick.io.coordinates import read_coordinates, write_coordinates
 from cetpick.io.imod import read_mod
+from cetpick.io.model import read_settings
 from cetpick.io.mrc import write_mrc
 from cetpick.io.star import read_star, write_star
 from cetpick.io.tomograms import read_info
@@ -558,12 +559,16 @@ def test_labels_outside_of_the_mask_teach_nothing(tiny: TinySet, tmp_path: Path,
     labels = read_mod(tiny.labels).objects[0].contours[0].points
     inside[:, :, : int(np.sort(labels[:, 0])[3])] = 0
     write_mrc(tmp_path / "mask.mrc", inside, voxel_size=10.0)
-    code, _, err = cetpick(
-        "train", tiny.path("one"), "--labels", tiny.labels, "-d", tiny.diameter, "-o", tmp_path / "m.safetensors",
-        "--steps", "3", "--count-hint", "12", "--quiet", "--mask", tmp_path / "mask.mrc",
+    (tmp_path / "masks").mkdir()  # none for the other tomogram, of which there is no label
+    (tmp_path / "mask.mrc").rename(tmp_path / "masks" / "one_mask.mrc")
+    code, out, err = cetpick(
+        "train", tiny.path("one"), tiny.path("two"), "--labels", tiny.labels, "-d", tiny.diameter,
+        "-o", tmp_path / "m.safetensors", "--steps", "3", "--count-hint", "12", "--quiet", "--mask", tmp_path / "masks",
     )  # fmt: skip
     assert code == 0, err
     assert "of 8 labels lie in padding, gold or carbon, or outside of the mask or slab" in " ".join(err.split())
+    assert "trained on 5 labels" in out
+    assert sum(read_settings(tmp_path / "m.safetensors").provenance["labels"].values()) == 5
 
 
 def test_large_tomograms_are_picked_from_files_alike(

@@ -28,7 +28,7 @@ from cetpick.training import TrainedModel, train
 from tests.conftest import Run, TinySet
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("ignore:--count-hint")
+pytestmark = pytest.mark.filterwarnings("ignore:--count-hint", "ignore:`paper` mode")
 """After a few steps scores tell anything."""
 
 SMALL: dict[str, Any] = {"steps": 15, "crops": 4, "crop": (6, 32, 32), "count_hint": 12}
@@ -210,6 +210,25 @@ def test_a_signal_waits_for_the_end_and_a_second_ctrl_c_does_not(number: signal.
     finally:
         signal.signal(number, before)
     assert done == waited
+
+
+def test_a_signal_that_waited_is_heard_though_the_body_fails() -> None:
+    """Who goes on after the failure of one tomogram has to stop all the same."""
+
+    def end(*_: object) -> None:
+        raise StoppedError
+
+    def body() -> None:
+        with held_signals():
+            signal.raise_signal(signal.SIGTERM)
+            raise OSError
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(StoppedError):
+            body()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_sigterm_saves_and_resume_gives_the_undisturbed_model(tiny: TinySet, tmp_path: Path) -> None:

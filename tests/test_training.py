@@ -167,6 +167,18 @@ def test_labels_that_are_left_are_counted(tmp_path: Path) -> None:
         train([(Tomogram(info=info, data=data), labels)], TrainSettings(diameter=160), device=CPU)
 
 
+@pytest.mark.filterwarnings("ignore:only .* labels")
+def test_paper_mode_says_what_it_has_no_place_for(tiny: TinySet) -> None:
+    ((tomogram, labels),) = labelled(tiny)
+    tomogram = dataclasses.replace(tomogram, info=dataclasses.replace(tomogram.info, region=Region(slab=(0.0, 230.0))))
+    settings = TrainSettings(diameter=tiny.diameter, mode="paper", steps=1, count_hint=12)
+    with pytest.warns(CetpickWarning) as said:
+        train([(tomogram, labels)], settings, device=CPU)
+    told = " ".join(str(warning.message) for warning in said)
+    assert "learns from the whole tomogram" in told
+    assert "--count-hint changes nothing" in told
+
+
 def test_labels_are_checked_before_training(tmp_path: Path) -> None:
     info = TomogramInfo(name="t", path=tmp_path / "t.mrc", grid=Grid(shape=(24, 96, 96), voxel_size=10))
     two = Coordinates.from_points([(5, 5, 5), (50, 50, 10)], source=tmp_path / "t.mod")

@@ -116,7 +116,7 @@ CountHint = Annotated[
 TrustLabels = Annotated[
     bool, typer.Option("--trust-labels", help="Train even on labels that look swapped or of another scale.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[
     float | None,
@@ -285,9 +285,9 @@ def results(output: Path, files: Sequence[Path]) -> str:
 
 def print_json(values: Any) -> None:
     """Print `values` as one JSON document on stdout; NaN and infinite numbers become null."""
-    import json
+    from cetpick.io.to_json import to_json
 
-    typer.echo(json.dumps(_finite(values), indent=2, default=str))
+    typer.echo(to_json(values, indent=2))
 
 
 def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -300,15 +300,3 @@ def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         is_text = any(cell[:1] not in "-+0123456789" for cell in column[1:])
         columns.append([cell.ljust(width) if is_text else cell.rjust(width) for cell in column])
     return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
-
-
-def _finite(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {str(key): _finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_finite(value) for value in values]
-    if hasattr(values, "item"):
-        return _finite(values.item())
-    if isinstance(values, float) and not -float("inf") < values < float("inf"):
-        return None
-    return values

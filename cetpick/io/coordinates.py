@@ -305,6 +305,8 @@ def _checked(record: Coordinates, info: TomogramInfo | None) -> Coordinates:
     points = record.xyz
     with np.errstate(over="ignore"):
         places = np.round(points / SAME_PLACE)
+    if "class" in record.table:  # a particle of another kind is none
+        places = np.column_stack([places, pd.factorize(record.table["class"])[0]])
     # of duplicates the best one is kept
     scores = record.table["score"].to_numpy() if "score" in record.table else np.zeros(len(points))
     order = np.argsort(-scores, kind="stable")

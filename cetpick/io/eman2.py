@@ -25,7 +25,7 @@ PROJECT = "project.json"
 """Settings of e2projectmanager, which lie in the same folder."""
 EMAN2_KEYS = {"apix_unbin", "tlt_file", "tlt_params", "ali_loss", "class_list"}
 """An info file has some of these also when nobody has boxed in its tomogram yet."""
-_KEYS = {"boxes_3d", *EMAN2_KEYS}
+KEYS = {"boxes_3d", *EMAN2_KEYS}
 
 
 def read_info_json(path: str | PathLike[str], info: TomogramInfo | None) -> Coordinates:
@@ -73,11 +73,11 @@ def write_info_json(
         InputError: the file there is none of EMAN2's.
     """
     content = _load(path) if Path(path).exists() else {}
-    if content and not _KEYS & content.keys():
+    if content and not KEYS & content.keys():
         raise InputError(
             "is none of EMAN2's info files, so no boxes are put into it",
             file=path,
-            expected=f"one of {', '.join(sorted(_KEYS))}",
+            expected=f"one of {', '.join(sorted(KEYS))}",
             found=", ".join(list(content)[:5]),
             cure="name another output; for picks of copick add --format copick",
         )

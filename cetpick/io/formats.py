@@ -173,8 +173,10 @@ def _star_of(head: bytes) -> str | None:
 
 
 def _is_info_json(path: Path, head: bytes) -> bool:
+    text = (text_head(head) or "").lstrip()
     others = copick.is_picks(path, head) or portal.is_points(path, head)
-    return not others and path.name != eman2.PROJECT and (text_head(head) or "").lstrip().startswith("{")
+    known = path.name.endswith("_info.json") or any(f'"{key}"' in text for key in eman2.KEYS)
+    return not others and path.name != eman2.PROJECT and text.startswith("{") and known
 
 
 def _is_table(_: Path, head: bytes) -> bool:

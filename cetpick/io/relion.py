@@ -40,16 +40,17 @@ Flavour = Literal["relion5", "relion4", "relion31", "warp"]
 ROUNDING = 1e-3
 """Voxels: points no farther than this outside of a volume lie on its edge, numbers in files are rounded."""
 
-_CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-_COORDINATE = [f"rlnCoordinate{axis}" for axis in "XYZ"]
+CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+COORDINATE = [f"rlnCoordinate{axis}" for axis in "XYZ"]
 _ORIGIN_ANGSTROM = [f"rlnOrigin{axis}Angst" for axis in "XYZ"]
 _ORIGIN_PIXEL = [f"rlnOrigin{axis}" for axis in "XYZ"]
 _ANGLES = [f"rlnAngle{angle}" for angle in ("Rot", "Tilt", "Psi")]
 _SUBTOMOGRAM_ANGLES = [f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
 _CLASS, _PIXEL = "rlnClassNumber", "rlnPixelSize"
-_IMPORT_FILE = "rlnTomoImportParticleFile"
+IMPORT_FILE = "rlnTomoImportParticleFile"
+OPTIMISATION_SET = {"particles": "rlnTomoParticlesFile", "tomograms": "rlnTomoTomogramsFile"}
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax", "cetpickScore")
-_NAMES = ("rlnTomoName", "rlnMicrographName")
+TOMOGRAM_NAMES = ("rlnTomoName", "rlnMicrographName")
 _NAME_THE_STAR = "name tomograms.star in the place of the tomogram (`convert`, `evaluate`: --tomograms-star)"
 FEWEST_NORMALISED = 3
 """So many particles do not all lie in the first voxel."""
@@ -97,26 +98,26 @@ def read_particles(
     """
     path = Path(path)
     blocks = read_star(path)
-    sets = [table.iloc[0] for table in blocks.values() if "rlnTomoParticlesFile" in table and len(table)]
+    sets = [table.iloc[0] for table in blocks.values() if OPTIMISATION_SET["particles"] in table and len(table)]
     known: dict[str, RelionTomogram] = {}
     if sets:
-        if "rlnTomoTomogramsFile" in sets[0] and not (tomograms and all(info.relion for info in tomograms)):
-            star = _project_file(path, sets[0]["rlnTomoTomogramsFile"])
+        if OPTIMISATION_SET["tomograms"] in sets[0] and not (tomograms and all(info.relion for info in tomograms)):
+            star = _project_file(path, sets[0][OPTIMISATION_SET["tomograms"]])
             known = {tomogram.name: tomogram for _, tomogram in read_tomograms_star(star)}
-        path = _project_file(path, sets[0]["rlnTomoParticlesFile"])
+        path = _project_file(path, sets[0][OPTIMISATION_SET["particles"]])
         blocks = read_star(path)
-    table = _particle_table(path, blocks)
+    table = particle_table(path, blocks)
     if _CLASS in table:
         numbers = whole_numbers(path, _CLASS, star_numbers(table, [_CLASS], file=path)[:, 0])
         table = table.assign(**{_CLASS: class_names(map(str, numbers.tolist()))})
-    names = next((label for label in _NAMES if label in table), None)
+    names = next((label for label in TOMOGRAM_NAMES if label in table), None)
     groups = (
         [(_annotated(path) or _named_like(path, tomograms), table)]
         if names is None
         else [(str(name), rows) for name, rows in table.groupby(names, sort=False)]
     )
 
-    if binned is not None and _CENTRED[0] in table:
+    if binned is not None and CENTRED[0] in table:
         told = "centred coordinates are no pixels, so that --binned and --unbinned change nothing"
         warnings.warn(f"{path}: {told}", CetpickWarning, stacklevel=2)
     records, others = [], []
@@ -164,7 +165,7 @@ def write_optimisation_set(
         particles: the particles.star, as seen from the RELION project folder.
         tomograms: the tomograms.star, as seen from the RELION project folder.
     """
-    files = {"rlnTomoParticlesFile": str(particles), "rlnTomoTomogramsFile": str(tomograms)}
+    files = {OPTIMISATION_SET["particles"]: str(particles), OPTIMISATION_SET["tomograms"]: str(tomograms)}
     write_star(path, {"optimisation_set": files}, version=_VERSIONS["relion5"])
 
 
@@ -181,7 +182,7 @@ def write_annotations(folder: Path, info: TomogramInfo, table: pd.DataFrame) -> 
     frame = _frame(
         "rlnTomoName",
         _needed(path, Item(info=info, table=table), "relion5").name,
-        _COORDINATE,
+        COORDINATE,
         as_points(table[["x", "y", "z"]].to_numpy()),
     )
     frame[_SCORES[0]] = table["score"].to_numpy()
@@ -194,9 +195,9 @@ def annotations_in(folder: Path) -> list[Path]:
     return sorted((folder / _ANNOTATIONS).glob(f"*{_ANNOTATION_ENDING}.star"))
 
 
-def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The particles of all blocks; where these name no tomogram, the names of several are those of tomograms."""
-    found = {name: table for name, table in blocks.items() if {_CENTRED[0], _COORDINATE[0]} & set(table.columns)}
+    found = {name: table for name, table in blocks.items() if {CENTRED[0], COORDINATE[0]} & set(table.columns)}
     found = {name: table for name, table in found.items() if len(table)} or dict([*found.items()][:1])
     if len({frozenset(table.columns) for table in found.values()}) > 1:
         raise InputError(
@@ -205,17 +206,21 @@ def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame
             found="; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in found.items()),
             cure="make a file of each block",
         )
-    if len(found) > 1 and not _annotated(path) and not any({*_NAMES} & set(table.columns) for table in found.values()):
-        found = {name: table.assign(**{_NAMES[1]: name}) for name, table in found.items()}
+    if (
+        len(found) > 1
+        and not _annotated(path)
+        and not any({*TOMOGRAM_NAMES} & set(table.columns) for table in found.values())
+    ):
+        found = {name: table.assign(**{TOMOGRAM_NAMES[1]: name}) for name, table in found.items()}
     if found:
         return pd.concat(found.values(), ignore_index=True)
     for table in blocks.values():
-        if _IMPORT_FILE in table and _NAMES[0] in table:
+        if IMPORT_FILE in table and TOMOGRAM_NAMES[0] in table:
             return _imported(path, table)
     raise InputError(
         "holds no particles",
         file=path,
-        expected=f"{_COORDINATE[0]} or {_CENTRED[0]} among the labels",
+        expected=f"{COORDINATE[0]} or {CENTRED[0]} among the labels",
         found=", ".join(label for table in blocks.values() for label in table.columns[:5]) or "no labels",
         cure="give the particles.star of the job",
     )
@@ -224,23 +229,25 @@ def _particle_table(path: Path, blocks: dict[str, pd.DataFrame]) -> pd.DataFrame
 def _imported(path: Path, listed: pd.DataFrame) -> pd.DataFrame:
     """The particles of all files in an import list, as if they were one table."""
     frames = []
-    for name, file in zip(listed[_NAMES[0]], listed[_IMPORT_FILE], strict=True):
+    for name, file in zip(listed[TOMOGRAM_NAMES[0]], listed[IMPORT_FILE], strict=True):
         target = _project_file(path, file)
         if target.suffix.lower() == ".star":
             blocks = read_star(target)
-            if any(_IMPORT_FILE in table for table in blocks.values()):
+            if any(IMPORT_FILE in table for table in blocks.values()):
                 raise InputError("an import list names another import list", file=path, found=file)
-            frame = _particle_table(target, blocks)
+            frame = particle_table(target, blocks)
         else:
             rows = [line.split() for line in read_text(target).splitlines() if line.strip()]
-            labels = [*_COORDINATE, *_SUBTOMOGRAM_ANGLES][: 6 if rows and len(rows[0]) == 6 else 3]
+            labels = [*COORDINATE, *_SUBTOMOGRAM_ANGLES][: 6 if rows and len(rows[0]) == 6 else 3]
             if bad := next((number for number, row in enumerate(rows, start=1) if len(row) != len(labels)), None):
                 expected = "x y z in all rows, or x y z rot tilt psi in all"
                 found = " ".join(rows[bad - 1])[:80]
                 raise InputError(f"row {bad} does not fit", file=target, expected=expected, found=found)
             frame = pd.DataFrame(rows, columns=labels, dtype=object)
-        frames.append(frame.assign(**{_NAMES[0]: name}))
-    mixed = pd.concat([pd.DataFrame(columns=[_NAMES[0], *_COORDINATE], dtype=object), *frames], ignore_index=True)
+        frames.append(frame.assign(**{TOMOGRAM_NAMES[0]: name}))
+    mixed = pd.concat(
+        [pd.DataFrame(columns=[TOMOGRAM_NAMES[0], *COORDINATE], dtype=object), *frames], ignore_index=True
+    )
     return mixed.dropna(axis="columns", how="all").fillna("0") if len(mixed) else mixed
 
 
@@ -278,7 +285,7 @@ def _record(
 ) -> Coordinates:
     """The particles of one tomogram."""
     voxel_size = info.grid.voxel_size if info else relion.voxel_size if relion else voxel_size
-    if _CENTRED[0] in rows:
+    if CENTRED[0] in rows:
         if relion is None:
             raise InputError(
                 f"the centred coordinates of {name} need the size, binning and pixel size of its tilt series",
@@ -286,7 +293,7 @@ def _record(
                 cure=f"{_NAME_THE_STAR}, or give the optimisation_set.star",
             )
         points = relion_centred_to_voxel(
-            star_numbers(rows, _CENTRED, file=path),
+            star_numbers(rows, CENTRED, file=path),
             binning=relion.binning,
             size=relion.size,
             pixel_size=relion.pixel_size,
@@ -318,7 +325,7 @@ def seen_from(project: Path, path: Path) -> Path:
 
 def _names_tilt_series(rows: pd.DataFrame) -> bool:
     """Whether they are Warp's."""
-    return _NAMES[1] in rows and bool(rows[_NAMES[1]].str.endswith(".tomostar").all())
+    return TOMOGRAM_NAMES[1] in rows and bool(rows[TOMOGRAM_NAMES[1]].str.endswith(".tomostar").all())
 
 
 def _scores(path: Path, rows: pd.DataFrame) -> NDArray[np.float64] | None:
@@ -368,14 +375,14 @@ def _uncentred(
     path: Path, rows: pd.DataFrame, info: TomogramInfo | None, binning: float | None, binned: bool | None
 ) -> Points:
     """rlnCoordinateX/Y/Z to voxels, by the rules of read_particles."""
-    if _COORDINATE[2] not in rows:
+    if COORDINATE[2] not in rows:
         raise InputError(
             "its particles have no z",
             file=path,
-            expected=", ".join(_COORDINATE),
+            expected=", ".join(COORDINATE),
             cure="picks of a tomogram are needed, not of a micrograph",
         )
-    stored = star_numbers(rows, _COORDINATE, file=path)
+    stored = star_numbers(rows, COORDINATE, file=path)
     if len(stored) >= FEWEST_NORMALISED and (np.abs(stored - 0.5) <= 0.5).all() and _names_tilt_series(rows):
         raise InputError(
             "its coordinates are shares of the tomogram's sides, as Warp's template matching writes them",
@@ -491,7 +498,7 @@ def _relion5(path: Path, items: Sequence[Item]) -> dict[str, Block]:
         points = voxel_to_relion_centred(
             item.points, binning=relion.binning, size=relion.size, pixel_size=relion.pixel_size
         )
-        frames.append(_frame("rlnTomoName", relion.name, _CENTRED, points))
+        frames.append(_frame("rlnTomoName", relion.name, CENTRED, points))
     return {"particles": _joined(path, frames, items)}
 
 
@@ -501,7 +508,7 @@ def _relion4(path: Path, items: Sequence[Item]) -> dict[str, Block]:
     for item in items:
         relion = _needed(path, item, "relion4")
         points = voxel_to_relion_unbinned(item.points, binning=relion.binning)
-        frame = _frame("rlnTomoName", relion.name, _COORDINATE, points)
+        frame = _frame("rlnTomoName", relion.name, COORDINATE, points)
         frame.insert(1, "rlnTomoParticleName", [f"{relion.name}/{number}" for number in range(1, len(frame) + 1)])
         frame["rlnOpticsGroup"] = groups.setdefault(relion.pixel_size, len(groups) + 1)
         frames.append(frame)
@@ -551,7 +558,7 @@ def _needed(path: Path, item: Item, flavour: Flavour) -> RelionTomogram:
 
 def _in_voxels(path: Path, items: Sequence[Item], names: Sequence[str]) -> dict[str, Block]:
     frames = [
-        _frame("rlnMicrographName", name, _COORDINATE, item.points) for name, item in zip(names, items, strict=True)
+        _frame("rlnMicrographName", name, COORDINATE, item.points) for name, item in zip(names, items, strict=True)
     ]
     return {"": _joined(path, frames, items)}
 

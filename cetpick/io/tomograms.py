@@ -23,6 +23,8 @@ TILT_SERIES_ENDINGS = (".ali", ".st", ".mrcs", ".preali")
 STORE_ENDINGS = (".ome.zarr", ".zarr")
 ENDINGS = (".mrc", ".rec", ".map", ".ccp4", ".em", *TILT_SERIES_ENDINGS, *hdf.ENDINGS, *STORE_ENDINGS)
 COMPRESSED_ENDINGS = (".gz", ".bz2")
+NOT_COMPRESSED = (".em", ".hdf", ".h5")
+"""Endings of volumes that are read as they are only."""
 COPICK_SPACING = "VoxelSpacing"
 """How folders begin that copick keeps tomograms in, within one folder a run."""
 
@@ -234,17 +236,17 @@ def open_inputs(
 
 
 def _listed(path: Path, which: Which, names: Literal["file", "parent"]) -> Iterator[Listed]:
-    rows: list[tuple[Path, RelionTomogram | None]] = [(path, None)]
+    rows: list[tuple[Path, RelionTomogram | None] | InputError] = [(path, None)]
     if path.suffix.lower() == ".star":
-        rows = []
         try:
-            tomograms, unusable = scan_tomograms_star(path, which=which)
-        except CetpickError as error:
-            yield Listed(name=str(path), path=path, error=error)
-        else:
-            yield from (Listed(name=str(path), path=path, error=error) for error in unusable)
-            rows += tomograms
-    for file, relion in rows:
+            rows = [*scan_tomograms_star(path, which=which)]
+        except InputError as error:
+            rows = [error]
+    for row in rows:
+        if isinstance(row, InputError):
+            yield Listed(name=str(path), path=path, error=row)
+            continue
+        file, relion = row
         name = relion.name if relion else tomogram_name(file)
         if names == "parent":
             name = f"{_named_by(file).parent.resolve().name}_{name}"
@@ -285,6 +287,9 @@ def _readers(path: Path) -> tuple[Callable[[Path], VolumeHeader], Callable[[Path
         return omezarr.read_header, omezarr.read_voxels
     if hdf.is_hdf(path):
         return hdf.read_header, hdf.read_voxels
+    unpacked = Path(_without(path.name.lower(), COMPRESSED_ENDINGS))
+    if unpacked.suffix in NOT_COMPRESSED and unpacked.suffix != path.suffix.lower():
+        raise InputError(f"compressed {unpacked.suffix} files cannot be read", file=path, cure="unpack it")
     return em.read_header if path.suffix.lower() == ".em" else mrc.read_header, mrc.read_voxels
 
 

@@ -21,6 +21,8 @@ BINNING = "rlnTomoTomogramBinning"
 SIZE = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 FILES: dict[Which, str] = {"reconstructed": "rlnTomoReconstructedTomogram", "denoised": "rlnTomoDenoisedTomogram"}
 HALF = "rlnTomoReconstructedTomogramHalf1"
+PIPELINE = "default_pipeline.star"
+"""Lies in the folder of each project of RELION."""
 EMPTY = {"", "none", "nan", "<na>"}
 """How RELION and pandas write that there is no file, in small letters."""
 
@@ -46,25 +48,26 @@ def read_tomograms_star(
     Raises:
         InputError: not a tomograms.star, a column is missing, or a tomogram has no file or an unusable number.
     """
-    tomograms, failures = scan_tomograms_star(path, which=which)
-    if failures:
-        raise failures[0]
+    tomograms = []
+    for row in scan_tomograms_star(path, which=which):
+        if isinstance(row, InputError):
+            raise row
+        tomograms.append(row)
     return tomograms
 
 
 def scan_tomograms_star(
     path: str | PathLike[str], *, which: Which = "reconstructed"
-) -> tuple[list[tuple[Path, RelionTomogram]], list[InputError]]:
-    """Do as read_tomograms_star does, but collect the errors of single tomograms instead of raising the first."""
+) -> list[tuple[Path, RelionTomogram] | InputError]:
+    """Do as read_tomograms_star does, but with the error of a tomogram in its place instead of raising the first."""
     star = Path(path)
-    table = _table(star, which)
-    tomograms, failures = [], []
-    for row in table.to_dict("records"):
+    rows: list[tuple[Path, RelionTomogram] | InputError] = []
+    for row in _table(star, which).to_dict("records"):
         try:
-            tomograms.append(_read_row({str(label): str(value) for label, value in row.items()}, star, which))
+            rows.append(_read_row({str(label): str(value) for label, value in row.items()}, star, which))
         except InputError as error:
-            failures.append(error)
-    return tomograms, failures
+            rows.append(error)
+    return rows
 
 
 def _table(star: Path, which: Which) -> pd.DataFrame:
@@ -137,10 +140,14 @@ def _positive(row: dict[str, str], column: str, star: Path) -> float:
 
 
 def _project(file: Path, star: Path) -> Path:
-    """The folder that a path in a STAR file starts at: one above the STAR file, or the current one.
+    """The folder that paths in a STAR file start at: one above the STAR file, or the current one.
 
     Another project's file is meant for that one, whose jobs and tomograms may well have the same names.
     """
-    above = (folder for folder in star.resolve().parents if (folder / file).exists())
-    project = next(above, Path())
+    above = star.resolve().parents
+    if file.is_absolute():  # is there as seen from any folder
+        projects = [folder for folder in above if folder == Path.cwd() or (folder / PIPELINE).exists()]
+    else:
+        projects = [folder for folder in above if (folder / file).exists()]
+    project = next(iter(projects), Path())
     return Path() if project == Path.cwd() else project

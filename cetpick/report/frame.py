@@ -8,7 +8,6 @@ kind of report. All that comes from files is escaped: text by `html.escape`, wha
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cetpick.io.atomic import replacing
+from cetpick.io.to_json import to_json
 
 MOST_SHOWN = 50
 """Tomograms with pictures in a report; bounds its size."""
@@ -205,17 +205,7 @@ def _filled(name: str, **values: str) -> str:
 
 def _json(values: Any) -> str:
     """JSON that can stand in HTML; numbers that JSON does not know become null."""
-    text = json.dumps(_finite(values), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    text = to_json(values, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _finite(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return {str(key): _finite(value) for key, value in values.items()}
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        return [_finite(value) for value in values]
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    return values

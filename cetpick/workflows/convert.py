@@ -17,9 +17,8 @@ from cetpick.io.coordinates import loss_text, pair_labels, read_coordinates, wri
 from cetpick.io.formats import HANDLERS, cannot_hold, handler_for, number_classes, recognise
 from cetpick.io.handler import Handler, Item
 from cetpick.io.naming import find_tomogram
-from cetpick.io.tomograms import open_inputs, require_voxel_size, same_voxel_size
-from cetpick.io.tomograms_star import read_tomograms_star
-from cetpick.records import Coordinates, Grid, RelionTomogram, TomogramInfo
+from cetpick.io.tomograms import list_inputs, require_voxel_size, same_voxel_size
+from cetpick.records import Coordinates, Grid, TomogramInfo
 from cetpick.workflows.info import Description, describe_coordinates
 from cetpick.workflows.inputs import InputOptions
 from cetpick.workflows.regrid import Moved, Target, regrid
@@ -119,19 +118,24 @@ def run_convert(
             found=f"{len(items)} tomograms in {source}",
             cure=f"name a folder in the place of {output.name} and add --format {ending.removeprefix('.')}",
         )
-    present = [file for path in targets for file in handler.files(path) if file.exists()]
+    files = [file for path in targets for file in handler.files(path)]
+    read = [source, *tomograms, *to_tomograms, *(info.path for info in (*infos, *goals))]
+    read += source.iterdir() if source.is_dir() else []
+    if spoiled := {file.resolve() for file in files} & {file.resolve() for file in read}:
+        raise InputError("an input would be overwritten", file=min(spoiled), cure="name another output")
+    present = [file for file in files if file.exists()]
     if present and not overwrite:
         raise InputError("already exists", file=present[0], cure="name another output, or add --overwrite")
     lost = _losses(source, output, handler, records, moved, strict=strict)
     if not any(map(len, items)):
         warnings.warn(f"{source}: holds no points, so that none are written", CetpickWarning, stacklevel=2)
     radius = _radius(records) if diameter is None else diameter / 2
-    read = describe_coordinates(source, records)
-    with all_or_none(file for path in targets for file in handler.files(path)):
+    described = describe_coordinates(source, records)
+    with all_or_none(files):
         for path, held in targets.items():
             write_items(path, handler, held, radius=radius)
     return ConvertSummary(
-        read=read,
+        read=described,
         placed=[row for part in moved for row in part.placed()],
         lost=lost,
         written={path: sum(map(len, held)) for path, held in targets.items()},
@@ -183,27 +187,24 @@ def open_grids(paths: Sequence[Path], options: InputOptions) -> list[TomogramInf
     Warns:
         CetpickWarning: files that a tomograms.star names are not there.
     """
-    infos, failures = open_inputs(paths, voxel_size=options.voxel_size, which=options.which, names=options.names)
-    stars = [path for path in paths if path.suffix.lower() == ".star" and path.is_file()]
-    rows = [row for star in stars for row in read_tomograms_star(star, which=options.which)]
-    absent = {file: relion for file, relion in rows if not file.exists()}
-    for failure in failures:
-        if failure.file not in absent:
-            raise failure
+    infos, absent = [], dict[Path, Path]()
+    for entry in list_inputs(paths, which=options.which, names=options.names):
+        relion = entry.relion
+        if relion is None or entry.path.exists():
+            infos.append(entry.open(voxel_size=options.voxel_size))
+            continue
+        absent[entry.path] = relion.star
+        x, y, z = (round(side / relion.binning) for side in relion.size)
+        grid = Grid(shape=(z, y, x), voxel_size=options.voxel_size or relion.voxel_size)
+        infos.append(TomogramInfo(name=entry.name, path=entry.path, grid=grid, relion=relion))
     if absent:
         warnings.warn(
-            f"{stars[0]}: these files are not there, their sizes are taken from the sizes and the binning in the star: "
-            f"{', '.join(map(str, absent))}",
+            f"{next(iter(absent.values()))}: these files are not there, their sizes are taken from the sizes and the "
+            f"binning in the star: {', '.join(map(str, absent))}",
             CetpickWarning,
             stacklevel=2,
         )
-    return infos + [_unseen(file, relion, options.voxel_size) for file, relion in absent.items()]
-
-
-def _unseen(file: Path, relion: RelionTomogram, voxel_size: float | None) -> TomogramInfo:
-    x, y, z = (round(side / relion.binning) for side in relion.size)
-    grid = Grid(shape=(z, y, x), voxel_size=voxel_size or relion.voxel_size)
-    return TomogramInfo(name=relion.name, path=file, grid=grid, relion=relion)
+    return infos
 
 
 def _read(source: Path, infos: Sequence[TomogramInfo], options: InputOptions, z: float | None) -> list[Coordinates]:

@@ -17,16 +17,19 @@ from cetpick.io.formats import HANDLERS, STAR, recognise
 from cetpick.io.model import is_model, read_header
 from cetpick.io.mrc import reading
 from cetpick.io.omezarr import is_store
+from cetpick.io.relion import (
+    CENTRED,
+    COORDINATE,
+    IMPORT_FILE,
+    OPTIMISATION_SET,
+    TOMOGRAM_NAMES,
+    particle_table,
+)
 from cetpick.io.star import read_star
 from cetpick.io.tomograms import COMPRESSED_ENDINGS, ENDINGS, read_info
 from cetpick.io.tomograms_star import Which, scan_tomograms_star
 from cetpick.records import Coordinates, TomogramInfo
 from cetpick.workflows.record import read_record
-
-STAR_TOMOGRAM_NAMES = ("rlnTomoName", "rlnMicrographName")
-STAR_COORDINATES = {"rlnCoordinateX", "rlnCenteredCoordinateXAngst"}
-IMPORT_FILE = "rlnTomoImportParticleFile"
-OPTIMISATION_SET = {"particles": "rlnTomoParticlesFile", "tomograms": "rlnTomoTomogramsFile"}
 
 Description = dict[str, Any]
 """What is known of a file, by name; `file` and `kind` come first. Values are plain, so that JSON can hold them."""
@@ -200,7 +203,9 @@ def describe_tomograms_star(path: Path, which: Which) -> Description:
     Raises:
         InputError: not a tomograms.star, or no tomogram in it is usable.
     """
-    tomograms, failures = scan_tomograms_star(path, which=which)
+    rows = scan_tomograms_star(path, which=which)
+    tomograms = [row for row in rows if not isinstance(row, InputError)]
+    failures = [row for row in rows if isinstance(row, InputError)]
     if not tomograms:
         raise failures[0]
     return {
@@ -232,14 +237,14 @@ def _describe_star(path: Path, which: Which) -> Description:
             return {"file": str(path), "kind": "optimisation set", **named}
         if IMPORT_FILE in table and len(table):
             return {"file": str(path), "kind": "import list", "files": [str(file) for file in table[IMPORT_FILE]]}
-        if STAR_COORDINATES & set(table.columns):
-            return _describe_particles(path, table)
+        if {CENTRED[0], COORDINATE[0]} & set(table.columns):
+            return _describe_particles(path, particle_table(path, blocks))
     return describe_tomograms_star(path, which)
 
 
 def _describe_particles(path: Path, particles: pd.DataFrame) -> Description:
     """Particles as the file holds them: to put them into voxels would need their tomograms."""
-    names = next((label for label in STAR_TOMOGRAM_NAMES if label in particles), None)
+    names = next((label for label in TOMOGRAM_NAMES if label in particles), None)
     return {
         "file": str(path),
         "kind": "coordinates",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from cetpick.io.formats import recognise
 from cetpick.io.handler import ReadOptions
 from cetpick.io.naming import find_tomogram, named_after
 from cetpick.io.omezarr import is_store
-from cetpick.io.tomograms import Listed, list_inputs, open_inputs, require_voxel_size, tomogram_name
+from cetpick.io.tomograms import Listed, list_inputs, require_voxel_size, tomogram_name
 from cetpick.preprocess import PRONOUNCED_SKEWNESS
 from cetpick.records import DEFAULT_CLASS, Coordinates, Region, Tomogram, TomogramInfo, Unwanted
 from cetpick.workflows.record import size_and_time
@@ -69,7 +70,7 @@ class InputOptions:
             require_voxel_size(self.voxel_size)
         if self.mask is not None and not self.mask.exists():
             raise InputError("no such mask", file=self.mask, cure="check --mask: a volume, or a folder of them")
-        if self.slab is not None and not 0 <= self.slab[0] < self.slab[1]:
+        if self.slab is not None and not 0 <= self.slab[0] < self.slab[1] < math.inf:
             low, high = self.slab
             raise InputError(
                 "unusable --slab",
@@ -147,8 +148,12 @@ def open_tomograms(paths: Sequence[Path], options: InputOptions) -> tuple[list[T
         InputError: none is usable, or two have one name.
     """
     _require_some(paths)
-    infos, failures = open_inputs(paths, voxel_size=options.voxel_size, which=options.which, names=options.names)
-    infos = [limited(info, options) for info in infos]
+    infos, failures = [], list[CetpickError]()
+    for entry in list_tomograms(paths, options):
+        try:
+            infos.append(limited(entry.open(voxel_size=options.voxel_size), options))
+        except CetpickError as error:
+            failures.append(error)
     if not infos:
         raise none_usable(failures)
     return infos, failures
@@ -191,15 +196,17 @@ def open_training(
 ) -> list[TomogramInfo]:
     """The tomograms to train on, if they have labels: those named, else `among` those already opened.
 
+    Those named need no mask yet, see open_labelled.
+
     Raises:
         InputError: one of those named is not usable.
     """
     if not tomograms:
         return list(among)
-    infos, failures = open_tomograms(tomograms, options)
-    if failures:
-        raise InputError(f"unusable training tomogram\n{failures[0]}")
-    return infos
+    try:
+        return [entry.open(voxel_size=options.voxel_size) for entry in list_tomograms(tomograms, options)]
+    except CetpickError as error:
+        raise InputError(f"unusable training tomogram\n{error}") from error
 
 
 @contextmanager
@@ -257,7 +264,7 @@ def open_labelled(
     others: Sequence[TomogramInfo] = (),
     option: str | None = None,
 ) -> list[Labelled]:
-    """Those of the tomograms that have labels or rejected places, with both.
+    """Those of the tomograms that have labels or rejected places, with both, and limited as the options say.
 
     Args:
         tomograms: already opened, see open_training.
@@ -271,8 +278,8 @@ def open_labelled(
         option: that names tomograms to train on, for messages; None for arguments.
 
     Raises:
-        InputError: an unusable label file, labels that cannot be paired, places that are labelled and rejected, or
-            rejected places where the training knows none.
+        InputError: an unusable label file, labels that cannot be paired, places that are labelled and rejected,
+            rejected places where the training knows none, or no mask for a tomogram with labels.
 
     Warns:
         CetpickWarning: labels given for one tomogram are named after another, and are used as they are given; labels
@@ -301,7 +308,7 @@ def open_labelled(
             together, lengths = _joined(records, radius)
             found.append(
                 Labelled(
-                    info=info,
+                    info=limited(info, options),
                     labels=together,
                     chosen=np.arange(len(together)) >= sum(lengths[: len(given)]),
                     label_files=records,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -25,6 +24,7 @@ import cetpick
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.io.atomic import replacing
 from cetpick.io.omezarr import is_store
+from cetpick.io.to_json import to_json
 
 PACKAGES = ("numpy", "scipy", "torch", "mrcfile", "zarr", "h5py", "pandas", "safetensors")
 
@@ -148,9 +148,9 @@ def keeping_warnings(kept: list[str]) -> Iterator[None]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values as JSON, atomically; dataclasses become objects, what else JSON does not know becomes text."""
+    """Write values as JSON, atomically; see to_json."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, default=_plain) + "\n", encoding="utf-8")
+        temporary.write_text(to_json(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -313,13 +313,3 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if hasattr(value, "item"):
-        return value.item()
-    if callable(value):  # the shapes of simulated proteins
-        return value.__name__
-    return str(value)

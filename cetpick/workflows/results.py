@@ -102,7 +102,10 @@ class Cut:
     @property
     def told(self) -> str:
         """In a few words."""
-        return f"threshold {self.threshold:.3f}" if self.precision is None else f"target precision {self.precision:g}"
+        told = f"threshold {self.threshold:.3f}" if self.precision is None else f"target precision {self.precision:g}"
+        if self.top is not None:
+            told += f", at most {self.top} picks a tomogram"
+        return told if self.separation is None else f"{told}, {self.separation:g} diameters apart"
 
     def apart(self, info: TomogramInfo, candidates: pd.DataFrame, *, diameter: float) -> pd.DataFrame:
         """The candidates that `separation` leaves, those as they are without one; arguments as of apply."""
@@ -404,7 +407,9 @@ def write_tomogram(
             picks=len(picks.accepted),
             lowest=picks.cut,
             particles=float(picks.accepted["score"].sum()) if record.maker.calibrated else 0.0,
-            expected=expectations(picks.candidates["score"], everything=float(found["score"].sum()))
+            expected=expectations(
+                picks.candidates["score"].nlargest(record.cut.top or len(found)), everything=float(found["score"].sum())
+            )
             if record.maker.calibrated
             else (),
             outputs=outputs,

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from cetpick.config import ModelSettings, PickSettings
 from cetpick.errors import InputError
 from cetpick.io.relion import Flavour, seen_from
 from cetpick.records import EVERYWHERE, Region
-from cetpick.workflows.record import RunRecord, read_record
+from cetpick.workflows.record import RunRecord, read_record, revision
 from cetpick.workflows.results import (
     DATASET_FILES,
     FORMAT,
@@ -133,11 +134,13 @@ def plan_values(plan: Plan) -> dict[str, Any]:
 
 
 def read_run(path: Path) -> Run | None:
-    """A run file of `pick`, None when it is something else."""
+    """A run file of `pick`, None when it is something else, or of a version with other settings."""
     record = read_record(path)
     if record is None or not isinstance(values := record.get(PLAN), dict) or values.get("format") != FORMAT:
         return None
     try:
+        ModelSettings.from_dict(record["model"])
+        PickSettings(**record["settings"]["pick"])
         plan = Plan(
             **{key: value for key, value in values.items() if key != "format"}
             | {
@@ -149,7 +152,7 @@ def read_run(path: Path) -> Run | None:
                 "failures": {int(place): message for place, message in values["failures"].items()},
             }
         )
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, InputError):
         return None
     return Run(path=path, values=record, plan=plan)
 
@@ -182,6 +185,16 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     require_folder(output)
     runs = known_runs(output)
     if not runs:
+        for path in (*run_files(output), output / RUN_FILE):
+            record = read_record(path)
+            if record is not None and PLAN in record and record["cetpick"] != revision():
+                raise InputError(
+                    "is of another version of cetpick, and this one cannot read it",
+                    file=path,
+                    expected=revision(),
+                    found=record["cetpick"],
+                    cure="use that version, or pick again with --overwrite",
+                )
         raise InputError(
             "holds no results of cetpick pick",
             file=output,

@@ -60,7 +60,6 @@ class TrainSummary:
         record: the run's record beside it.
         report: its report beside it, None when none was made now.
         settings: of the model.
-        labels: number of labels given.
         rejected: number of places that were given as no particles.
         done_before: the model was there already, made by this very training.
     """
@@ -69,9 +68,13 @@ class TrainSummary:
     record: Path
     report: Path | None = None
     settings: ModelSettings
-    labels: int
     rejected: int = 0
     done_before: bool = False
+
+    @property
+    def labels(self) -> int:
+        """How many it learned from."""
+        return sum(self.settings.provenance["labels"].values())
 
 
 def run_train(
@@ -126,12 +129,12 @@ def run_train(
         if say is not None:
             for line in foreign_files(labelled):
                 say(line)
-        count, refused = sum(len(of.labels) for of in labelled), sum(len(of.rejected) for of in labelled)
+        refused = sum(len(of.rejected) for of in labelled)
         if not overwrite:
             if is_model_of(output, labelled, settings, record):
                 return TrainSummary(
-                    model=output, record=record_beside(output), settings=read_settings(output), labels=count,
-                    rejected=refused, done_before=True,
+                    model=output, record=record_beside(output), settings=read_settings(output), rejected=refused,
+                    done_before=True,
                 )  # fmt: skip
             refuse_earlier(output.parent, names)
         with alone_in(output.parent, output.name):
@@ -142,7 +145,7 @@ def run_train(
     page = report_beside(output)
     return TrainSummary(
         model=output, record=record_beside(output), report=page if page.exists() else None, settings=trained.settings,
-        labels=count, rejected=refused,
+        rejected=refused,
     )  # fmt: skip
 
 
@@ -246,7 +249,7 @@ def train_and_save(
                 )
             raise
     known = {
-        "labels": {of.info.name: len(of.labels) for of in labelled},
+        "labels": {e.tomogram.info.name: len(e.labels) for e in trained.examples},
         "added": {of.info.name: int(of.chosen.sum()) for of in labelled if of.chosen.any()},
         "rejected": {of.info.name: len(of.rejected) for of in labelled if len(of.rejected)},
     }
