@@ -128,13 +128,16 @@ class ModelSettings:
     def told(self) -> str:
         """What a user wants to know of a trained model, in a few words."""
         low, high = self.count_limits
-        particles = f"about {self.count:.0f} ({low:.0f} to {high:.0f}) particles a training tomogram, "
-        told = f"{particles if self.count else ''}threshold {self.threshold:.3f}"
+        particles = f"about {self.count:.0f} particles ({low:.0f} to {high:.0f}) in each training tomogram"
+        parts = [f"threshold {self.threshold:.3f}"]
+        if self.count:
+            parts.insert(0, particles)
         if self.sensitivity:
-            (low, fewer), (_, picks), (high, more) = self.sensitivity
-            other = f"{fewer:.0f} or {more:.0f} instead of {picks:.0f}" if more - fewer >= 1 else f"{picks:.0f} as well"
-            told += f"; if there were {low:.0f} or {high:.0f}, it would pick {other}"
-        return told
+            (_, fewer), (_, picks), (_, more) = self.sensitivity
+            alike = f"still pick {picks:.0f}"
+            other = f"pick {fewer:.0f} or {more:.0f} instead of {picks:.0f}" if more - fewer >= 1 else alike
+            parts.insert(1, f"at these limits it would {other}")
+        return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

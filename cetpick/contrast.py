@@ -10,6 +10,7 @@ of their number; where they do not it is about normal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -135,9 +136,12 @@ class Reading:
         if self.scale != 1:
             return f"--bin {1 / self.scale:g}"
         axes = {(False, False, True): "rotx", (False, True, False): "undo-rotx", (False, False, False): "flipyz"}
-        if self.order == (0, 2, 1) and self.flips in axes:
-            return f"--axes {axes[self.flips]} with --tomogram naming the volume that they were picked in"
-        return None
+        if self.order != (0, 2, 1) or self.flips not in axes:
+            return None
+        option = f"--axes {axes[self.flips]}"
+        # that volume has the axes of the labels, and others lie outside of it
+        needed = "without --tomogram" if option.endswith("flipyz") else "--tomogram THE VOLUME THEY WERE PICKED IN"
+        return f"{option} {needed}"
 
     def apply(self, xyz: ArrayLike, grid: Grid) -> Points:
         """Points (n, 3) in voxels of `grid` as this reading has them."""
@@ -590,7 +594,8 @@ def _verdict(
         message = f"wrong: {given.outside} of {labels} labels lie outside, no other reading clearly fits{best}"
         return "outside", message, 0.0
     if not abs(given.z) >= CONTRAST:
-        message = f"no clear contrast at the labels ({_told(given.z)}; {CONTRAST:g} is clear{best}): {FAINT}"
+        has = f"{math.floor(10 * abs(given.z)) / 10:.1f}" if np.isfinite(given.z) else "too few labels"
+        message = f"no clear contrast at the labels ({has}; {CONTRAST:g} is clear{best}): {FAINT}"
         return "undecidable", f"cannot be told: {message}", 0.0
     if rivals := [item for item in ranking if item.rivals_given]:
         other = f"{rivals[0].reading.name} ({_told(rivals[0].z)})"

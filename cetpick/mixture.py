@@ -17,7 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, gammaln, logit, logsumexp
+from scipy.optimize import brentq, isotonic_regression
+from scipy.special import expit, gammaln, logit, logsumexp, ndtri
 
 from cetpick.calibration import COUNT_QUANTILES, Count, choose_threshold
 
@@ -42,6 +43,8 @@ TAIL_DOUBT = 3.0
 """How much more probable scores have to be with a tail, logarithm: backgrounds only resemble what is fitted."""
 IN_DOUBT = 0.7
 """Part of the populations' overlap that their shapes do not tell, see _apart."""
+TRUSTED = (0.25, 0.75)
+"""How far apart the populations of other scores have to be for these to count, and to count as much, see agreed."""
 STEPS, CONVERGED = 200, 1e-3
 FARTHEST = 10.0
 """Scales above the middle from which on the particles' density is 0: exp(exp(10)) is more than a number can be."""
@@ -132,19 +135,53 @@ def calibrate(logits: ArrayLike, knots: Sequence[tuple[float, float]]) -> Floats
     return result
 
 
-def picks_if(number: float, logits: ArrayLike) -> int:
+def agreed(logits: ArrayLike, mixture: Mixture, likeness: ArrayLike, other: Mixture) -> Mixture:
+    """What two kinds of scores of the same candidates tell together.
+
+    A particle is like the others by both; a look-alike may be by one. So the probability of a candidate is the
+    geometric mean of both, as far as the other one tells its populations apart (TRUSTED), and the calibration of the
+    first kind of scores the curve that rises with these and is nearest to that.
+
+    Args:
+        logits: (n,) that calibrate is to be given.
+        mixture: of these.
+        likeness: (n,) the other scores of the candidates.
+        other: mixture of these.
+    """
+    trust = float(np.interp(other.apart, TRUSTED, (0, 1)))
+    if not trust:
+        return mixture
+    values = np.asarray(logits, np.float64)
+    first = expit(calibrate(values, mixture.knots))
+    both = (1 - trust) * first + trust * np.sqrt(first * expit(calibrate(likeness, other.knots)))
+    order = np.argsort(values, kind="stable")
+    rising = isotonic_regression(both[order]).x
+    before = np.array([value for value, _ in mixture.knots])
+    knots = _knots(before, np.interp(before, values[order], rising))
+    number = float(both.sum())
+    # as far off as each is, and as they are from each other
+    share, apart = trust / 2, trust / 2 * np.log(other.count.expected / mixture.count.expected)
+    doubt = np.sqrt((1 - share) * mixture.count.spread**2 + share * other.count.spread**2 + apart**2)
+    low, _, high = number * np.exp(doubt * ndtri(COUNT_QUANTILES))
+    return Mixture(count=Count(float(low), number, float(high)), knots=knots, apart=mixture.apart)
+
+
+def picks_if(number: float, probabilities: ArrayLike) -> int:
     """How many of the candidates would be picked if it were known how many of them are particles.
+
+    All logits are shifted alike until the probabilities add up to that number.
 
     Args:
         number: of particles among them.
-        logits: (n,) see fit.
+        probabilities: (n,) of the candidates.
     """
-    known = max(1.0, number)
-    mixture = fit(logits, Count(known, known, known))
-    if mixture is None:
+    logits = logit(np.clip(np.asarray(probabilities, np.float64), SURE, 1 - SURE))
+    if not len(logits):
         return 0
-    probabilities = expit(calibrate(logits, mixture.knots))
-    return int((probabilities >= choose_threshold(probabilities)).sum())
+    wanted = min(max(number, 0.5), len(logits) - 0.5)
+    shift = brentq(lambda by: float(expit(logits + by).sum()) - wanted, -SUREST, SUREST)
+    shifted = expit(logits + shift)
+    return int((shifted >= choose_threshold(shifted)).sum())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -338,7 +338,7 @@ def recentre(
         warnings.warn(
             f"labels lie beside the particles' centres as a network trained on the others sees them, typically by "
             f"{scatter:.0%} of the diameter; {len(far)} of them were moved towards these centres for the training. "
-            "`cetpick check` draws them",
+            "the report of the training draws both",
             CetpickWarning,
             stacklevel=3,
         )

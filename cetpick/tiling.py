@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cetpick import scratch
@@ -133,9 +134,71 @@ def heatmap(
     Returns:
         (z', y', x') float32 logits of the first class; cell i covers voxels i*s to i*s + s - 1 of stride s.
     """
-    memory = memory or spare_memory(device)
     z, y, x = (-(-n // s) for n, s in zip(volume.shape, network.stride, strict=True))
     result: Volume = scratch.zeros((z, y, x), np.float32)
+
+    def add(place: tuple[slice, ...], logits: NDArray[np.float32]) -> None:
+        result[place] += logits[0]
+
+    def clear() -> None:
+        result[:] = 0
+
+    _run(network, volume, add, clear, device=device, memory=memory, both_ways=both_ways)
+    return result
+
+
+def features_at(
+    network: TileableNetwork, volume: Volume, cells: NDArray[np.float64], *, device: torch.device
+) -> NDArray[np.float32]:
+    """All that a network gives at some places of a volume, the mean of what is seen both ways; else as heatmap.
+
+    Args:
+        network: see heatmap.
+        volume: see heatmap.
+        cells: (n, 3) z, y, x of cells of the heatmap; the nearest ones count.
+        device: see heatmap.
+
+    Returns:
+        (n, classes of the network).
+    """
+    shape = [-(-n // s) for n, s in zip(volume.shape, network.stride, strict=True)]
+    nearest = np.clip(np.rint(cells).astype(np.intp), 0, np.array(shape) - 1)
+    found: list[NDArray[np.float32]] = []
+
+    def add(place: tuple[slice, ...], values: NDArray[np.float32]) -> None:
+        if not found:
+            found.append(np.zeros((len(nearest), len(values)), np.float32))
+        first, last = np.array([(of.start, of.stop) for of in place]).T
+        here = ((nearest >= first) & (nearest < last)).all(axis=1)
+        z, y, x = (nearest[here] - first).T
+        found[0][here] += values[:, z, y, x].T
+
+    _run(network, volume, add, found.clear, device=device, memory=None, both_ways=True)
+    return found[0]
+
+
+def _run(
+    network: TileableNetwork,
+    volume: Volume,
+    add: Callable[[tuple[slice, ...], NDArray[np.float32]], None],
+    clear: Callable[[], None],
+    *,
+    device: torch.device,
+    memory: float | None,
+    both_ways: bool,
+) -> None:
+    """Run a network over a volume, see heatmap.
+
+    Args:
+        network: see heatmap.
+        volume: see heatmap.
+        add: given pieces whose sum is the result: where each lies, (z, y, x) cells, and its values (classes, z, y, x).
+        clear: forgets all pieces so far.
+        device: see heatmap.
+        memory: see heatmap.
+        both_ways: see heatmap.
+    """
+    memory = memory or spare_memory(device)
     most = CHUNK if device.type == "cpu" else None
     turns = (False, True) if both_ways else (False,)
     # together they fill a GPU, one after the other they need half the memory
@@ -146,9 +209,9 @@ def heatmap(
     while True:
         try:
             with torch.inference_mode(), autocast(device):
-                for place, logits in _tiles(network, volume, tile, device, groups):
-                    result[place] += logits / len(turns)
-            return result
+                for place, values in _tiles(network, volume, tile, device, groups):
+                    add(place, values / np.float32(len(turns)))
+            return
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -158,7 +221,7 @@ def heatmap(
                 tile = fit(memory)
             if tile == larger:
                 raise
-            result[:] = 0
+            clear()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -170,8 +233,8 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _tiles(
     network: TileableNetwork, volume: Volume, tile: Tile, device: torch.device, groups: Sequence[Sequence[bool]]
-) -> Iterator[tuple[tuple[slice, ...], Volume]]:
-    """Pieces that add up to the sum of the heatmaps of all views: where each lies, and its values.
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
+    """Pieces that add up to the sum of what all views give: where each lies, and its values (classes, z, y, x).
 
     Args:
         network: see heatmap.
@@ -199,11 +262,11 @@ def _tiles(
         for turned in groups:
             first = 0
             for logits in network.stream(_views(_chunks(volume, tile[0], read, device), turned)):
-                views = zip(logits[:, 0].float(), turned, strict=True)
+                views = zip(logits.float(), turned, strict=True)
                 seen = torch.stack([_half_turn(view) if turn else view for view, turn in views]).sum(dim=0)
-                piece = slice(first, first + len(seen))
+                piece = slice(first, first + seen.shape[1])
                 first = piece.stop
-                yield (piece, *place), seen[(slice(None), *inner)].cpu().numpy()
+                yield (piece, *place), seen[(slice(None), slice(None), *inner)].cpu().numpy()
 
 
 def _half_turn(slices: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from cetpick.devices import warming_up
 from cetpick.diagnosis import Outcome, require_learned, warn_of_stray, warn_of_unlike
 from cetpick.errors import CetpickWarning, InputError
 from cetpick.geometry import Points
-from cetpick.mixture import Mixture, calibrate, fit, picks_if
+from cetpick.likeness import likeness, pretrained_features
+from cetpick.mixture import Mixture, agreed, calibrate, fit, picks_if
 from cetpick.modes.default import DefaultRecipe
 from cetpick.modes.paper import PaperRecipe, PaperSettings
 from cetpick.networks.default import DefaultNetwork
@@ -284,12 +285,12 @@ def train(
     if judged:
         require_learned(outcomes)
     sensitivity: tuple[tuple[float, float], ...] = ()
-    if (mixture := telling.fit(outcomes)) is not None:
-        besides, logits = telling.besides, logit(telling.scores(outcomes))
+    if (mixture := _told(telling, outcomes, examples, model, settings, device)) is not None:
+        besides = telling.besides
         count = Count(*(max(float(labels), number + besides) for number in mixture.count))
         model = replace(model, calibration=mixture.knots)
         outcomes = [replace(o, scores=expit(calibrate(logit(o.scores), mixture.knots))) for o in outcomes]
-        picked = [picks_if(number - besides, logits) + besides for number in count]
+        picked = [picks_if(number - besides, telling.scores(outcomes)) + besides for number in count]
         sensitivity = tuple((n / len(examples), of / len(examples)) for n, of in zip(count, picked, strict=True))
         _warn_of_hint(hint, Count(*(number / len(examples) for number in count)))
     elif judged:
@@ -394,6 +395,42 @@ class Telling:
     def fit(self, outcomes: Sequence[Outcome]) -> Mixture | None:
         """The populations of the network's own scores."""
         return fit(logit(self.scores(outcomes)), self.count)
+
+
+def _told(
+    telling: Telling,
+    outcomes: Sequence[Outcome],
+    examples: Sequence[Example],
+    model: ModelSettings,
+    settings: TrainSettings,
+    device: torch.device,
+) -> Mixture | None:
+    """What the network's own scores tell, and how like the labels candidates are by features that never saw them.
+
+    Args:
+        telling: which candidates tell.
+        outcomes: of the network in the training tomograms.
+        examples: these.
+        model: working grid and network.
+        settings: of the training.
+        device: where.
+    """
+    mixture = telling.fit(outcomes)
+    if mixture is None or not telling.besides or settings.start != "pretrained":
+        return mixture
+    labelled = [within(o.candidates, o.labels, o.radius) for o in outcomes]
+    found = likeness(
+        [pretrained_features(e, o.candidates, model, device=device) for e, o in zip(examples, outcomes, strict=True)],
+        labelled,
+        [o.scores for o in outcomes],
+        particles=mixture.count.expected,
+        seed=settings.seed,
+    )
+    if found is None:
+        return mixture
+    alike = found[~np.concatenate(labelled)]
+    other = fit(alike, telling.count)
+    return mixture if other is None else agreed(logit(telling.scores(outcomes)), mixture, alike, other)
 
 
 def _cutting_short(

@@ -591,8 +591,8 @@ def test_suggested_places_make_the_round_without_torch(data: Path) -> None:
     considered = pd.read_csv("out/suggest/candidates.csv", dtype={"tomogram": str})
     hidden = count_from_answers(considered["score"], places["score"], places.index.isin(kept.index))
     told = (hidden.expected + labels) / 2
-    assert f"the answers tell of about {told:.0f} particles (" in out
-    assert ") in a tomogram, in the mean of those with answers\n" in out
+    assert f"from your answers: about {told:.0f} particles (" in out
+    assert ") a tomogram looked at\n" in out
     assert f"--reject round2/rejected.star --added round2/kept.star --count-hint {told:.0f} --diameter 60" in out
     record = json.loads((data / "round2" / "curate.json").read_text())
     files = ["suggested.star", "suggested.csv", "candidates.csv", *(f"models/{of}.mod" for of in names)]
@@ -746,7 +746,7 @@ def test_answers_are_not_written_over(data: Path) -> None:
 def test_places_that_were_not_edited_are_told_and_the_list_itself_is_no_answer(data: Path, cetpick: Run) -> None:
     names = list(run_suggest(data / "out", number=6, tomograms=2).tomograms)
     _, out, _ = cetpick("curate", "out/suggest/suggested.star", "out/suggest/models", "--kept", "-o", "round2")
-    assert f"all picks count as particles: {', '.join(names)} (where you did not look" in out
+    assert f"every pick counts as a particle: {', '.join(names)} (take files that you did not look at" in out
     code, _, err = cetpick("curate", "out/suggest/suggested.star", "out/suggest", "--kept", "-o", "other")
     assert code == 2
     assert "out/suggest/suggested.star: is compared with itself" in err

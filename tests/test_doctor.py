@@ -75,7 +75,7 @@ def test_a_driver_without_a_gpu_in_torch(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("driver", "card", "fits"),
     [
-        (None, None, "cetpick:cpu fits"),
+        (None, None, "for a container: cetpick:cpu"),
         ("535.104.05", None, "cetpick (cetpick:pascal for GPUs older than Volta) fits"),
         ("580.65", None, "cetpick or cetpick:cuda13 (cetpick:pascal"),
         ("535.104.05", (9, 0), "cetpick fits driver 535.104.05"),

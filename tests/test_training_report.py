@@ -82,7 +82,7 @@ def test_a_label_that_is_probably_no_particle_is_said_and_drawn_and_not_learned_
     assert tomogram["given"] == []
     record = json.loads((tmp_path / "m.run.json").read_text())["training"]
     np.testing.assert_allclose(record["stray_labels"]["one"], [[x, y, z]], atol=0.01)
-    assert record["labels"] == {"one": 8}
+    assert record["labels"] == {"one": 7}
 
 
 def test_a_report_that_fails_loses_no_model(

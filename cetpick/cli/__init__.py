@@ -51,8 +51,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Pick particles in cryo-electron tomograms, learning from 20 to 50 labels.",
-    epilog="Exit codes: 0 all done, 1 something failed and the rest is done, 2 unusable input, nothing done, "
-    "130 and 143 stopped by Ctrl-C and SIGTERM.",
+    epilog="Exit codes: 0 all done; 1 something failed: a tomogram, and the others are done, or the training; "
+    "2 unusable input, nothing done; 130 and 143 stopped by Ctrl-C and SIGTERM; 141 nobody reads the output.",
 )
 for command in (
     pick, collect, repick, report, suggest, curate, train, check, evaluate, convert, info, simulate, demo, doctor,

@@ -70,15 +70,14 @@ def curate(
         )
     if kept and summary.untouched:
         typer.echo(
-            f"as they were, so all picks count as particles: {', '.join(summary.untouched)} (where you did not look: "
-            "take the file out of CURATED)"
+            f"unchanged, so every pick counts as a particle: {', '.join(summary.untouched)} (take files that you did "
+            "not look at out of CURATED)"
         )
     for what, path in summary.files.items():
         typer.echo(f"wrote {path}: {sum(counts[what] for counts in summary.tomograms.values())} {what}")
     if summary.count:
         low, expected, high = summary.count
-        told = f"about {expected:.0f} particles ({low:.0f} to {high:.0f})"
-        typer.echo(f"the answers tell of {told} in a tomogram, in the mean of those with answers")
+        typer.echo(f"from your answers: about {expected:.0f} particles ({low:.0f} to {high:.0f}) a tomogram looked at")
     if not summary.files:
         typer.echo("nothing was deleted or added")
         return

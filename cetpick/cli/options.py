@@ -97,20 +97,20 @@ Added = Annotated[
     typer.Option(
         "--added",
         readable=False,
-        help="Further labels, found by looking at picks: no fair sample, so no particles are counted by them.",
+        help="More labels, found by looking at picks; not used to estimate the number of particles.",
     ),
 ]
 Diameter = Annotated[float, typer.Option("--diameter", "-d", metavar="ANGSTROM", help="Particle diameter.")]
 Mode = Annotated[ModeName, typer.Option(help="The method: cetpick's own, or the published one.")]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Training steps, of the first round; by default the mode's own number."),
+    typer.Option(help="Steps of the main training; by default 500 (600 for paper)."),
 ]
 CountHint = Annotated[
     float | None,
     typer.Option(
         metavar="N",
-        help="Particles in a tomogram, as far as you know: believed to a factor of two, beside labels and scores.",
+        help="Your guess of the particles in one tomogram; trusted within a factor of two.",
     ),
 ]
 TrustLabels = Annotated[

@@ -23,7 +23,9 @@ def repick(
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Cut the stored candidates of `cetpick pick` again: no network, seconds. Options left out are those of the pick.
+    """Cut the stored candidates of `cetpick pick` again, in seconds, without running the model.
+
+    Options left out are those of the pick, not of an earlier repick.
 
     Examples:
       cetpick repick picks --threshold 0.3

@@ -16,9 +16,9 @@ def report(
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Make OUT/report.html anew, with pictures of tomograms that it had none of; tell what to do with the picks next.
+    """Make OUT/report.html again, with missing pictures, and print the next commands for other programs.
 
-    The report is one file: it opens in a browser without a network, and can be sent to others.
+    The report is one file: it opens in a browser, offline, and can be sent to others.
 
     Examples:
       cetpick report picks

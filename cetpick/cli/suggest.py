@@ -36,7 +36,7 @@ def suggest(
     overwrite: opt.Overwrite = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Name the places where the next labels would help most: no network, seconds.
+    """Name the places where the next labels would help most, in seconds, without running the model.
 
     Delete what is no particle in 3dmod or RELION, then `cetpick curate` with --kept: docs/curation.md.
 

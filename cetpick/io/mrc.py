@@ -174,7 +174,8 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what the operating system and the decompressors raise on reading `path` into InputError."""
     try:
         if not path.exists():
-            raise InputError("no such file", file=path)
+            pattern = "no file matches this pattern" if any(sign in str(path) for sign in "*?[") else None
+            raise InputError("no such file", file=path, found=pattern)
         if not path.is_file():
             found, cure = ("a folder", "name the files in it") if path.is_dir() else ("a device or pipe", None)
             raise InputError("not a file", file=path, found=found, cure=cure)

@@ -92,6 +92,8 @@ def run_convert(
     goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))
     target = Target(tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes)
     records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options, z)]
+    if axes is not None:
+        _require_that_volume(records, axes)
     moved = [
         regrid(record, find_tomogram(record.tomogram, infos), target, alone=len(records) == 1) for record in records
     ]
@@ -219,6 +221,27 @@ def _read(source: Path, infos: Sequence[TomogramInfo], options: InputOptions, z:
         cure = f"`{shlex.join(['cetpick', 'info', str(source)])}` tells what it holds"
         raise InputError("holds no points" + (f" in {names}" if names else ""), file=source, cure=cure)
     return records
+
+
+OTHERWISE = 0.05
+"""Share of the points outside of a volume beyond which it is not the one that they were picked in."""
+
+
+def _require_that_volume(records: Sequence[Coordinates], axes: Axes) -> None:
+    """Refuse points whose axes are to be turned, and that the named volume leaves out for it has the new axes.
+
+    Raises:
+        InputError: more than OTHERWISE of them.
+    """
+    for record in records:
+        total = len(record) + record.left_out
+        if record.left_out > OTHERWISE * total:
+            raise InputError(
+                f"{record.left_out} of {total} points lie outside of the volume that --tomogram names",
+                file=record.source,
+                expected=f"the volume that they were picked in, which --axes {axes} turns",
+                cure="leave --tomogram out" if axes == "flipyz" else "name that volume with --tomogram",
+            )
 
 
 def _sized(record: Coordinates, infos: Sequence[TomogramInfo], voxel_size: float | None) -> Coordinates:

@@ -78,7 +78,7 @@ def fitting_image(driver: str | None, gpus: Sequence[torch.device] = ()) -> Find
     """The container images, by their names in docs/docker.md, that fit a driver and the GPUs that torch sees."""
     what = "image"
     if driver is None:
-        found = "cetpick:cpu fits, in a container" if not gpus else "the one that torch here is of fits, in a container"
+        found = "for a container: cetpick:cpu" if not gpus else "for a container: the one of the torch that is here"
         return Finding(what=what, good=True, found=found)
     major = int(driver.split(".")[0])
     if major < CUDA12_DRIVER:

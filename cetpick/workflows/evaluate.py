@@ -369,6 +369,14 @@ def pair_by_name(picks: dict[str, PointSet], truth: dict[str, PointSet]) -> list
     """
     pairs = [(found, truth[name]) for name, found in picks.items() if name in truth]
     if len(picks) == len(truth) == 1 and not (_named(*picks.values()) and _named(*truth.values())):
+        if not pairs:
+            (name, found), (other, wanted) = *picks.items(), *truth.items()
+            if _named(found) or found.run is not None or _named(wanted) or wanted.run is not None:
+                warnings.warn(
+                    f"picks of {name} are compared with truth of {other} ({wanted.source}), whose names differ",
+                    CetpickWarning,
+                    stacklevel=2,
+                )
         pairs = list(zip(picks.values(), truth.values(), strict=True))
     if not pairs:
         raise InputError(

@@ -272,7 +272,9 @@ def prepare_output(
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise InputError("the output folder cannot be written to", file=folder, found=error, cure=cure) from None
+            raise InputError(
+                "the output folder cannot be written to", file=folder, found=error.strerror or error, cure=cure
+            ) from None
     for name in names:
         if (path / name).is_dir():
             raise InputError("a folder is where a file should be written", file=path / name, cure=cure)

@@ -33,6 +33,7 @@ from cetpick.workflows.runs import (
     complete_records,
     optimisation_set,
     read_run,
+    refuse_other_version,
     require_folder,
     spoiled,
 )
@@ -88,6 +89,7 @@ def run_report(output: Path, *, plots: str | None = None, say: Callable[[str], N
     require_folder(output)
     run = read_run(output / RUN_FILE)
     if run is None:
+        refuse_other_version(output)
         raise InputError(
             "holds no complete results of cetpick pick",
             file=output,

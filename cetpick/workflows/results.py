@@ -148,7 +148,8 @@ def refuse_precision(settings: PickSettings, mode: Mode) -> None:
         raise InputError(
             "--target-precision needs scores that are probabilities",
             expected="a model of `default` mode, fully trained",
-            found=f"one of `{mode}` mode",
+            found=f"one of `{mode}` mode"
+            + ("" if mode == "paper" else " with too few steps or candidates to calibrate its scores"),
             cure="give --threshold",
         )
 

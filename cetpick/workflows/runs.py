@@ -173,6 +173,20 @@ def require_folder(output: Path) -> None:
         raise InputError("no such folder", file=output, expected="the folder that `cetpick pick` was given with -o")
 
 
+def refuse_other_version(output: Path) -> None:
+    """Raise an InputError if run files in a folder cannot be read because another version of cetpick wrote them."""
+    for path in (*run_files(output), output / RUN_FILE):
+        record = read_record(path)
+        if record is not None and PLAN in record and record["cetpick"] != revision() and read_run(path) is None:
+            raise InputError(
+                "is of another version of cetpick, and this one cannot read it",
+                file=path,
+                expected=revision(),
+                found=record["cetpick"],
+                cure="use that version, or pick again with --overwrite",
+            )
+
+
 def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     """The files of the run that was begun last, and those of others.
 
@@ -185,16 +199,7 @@ def newest_run(output: Path) -> tuple[list[Run], list[Run]]:
     require_folder(output)
     runs = known_runs(output)
     if not runs:
-        for path in (*run_files(output), output / RUN_FILE):
-            record = read_record(path)
-            if record is not None and PLAN in record and record["cetpick"] != revision():
-                raise InputError(
-                    "is of another version of cetpick, and this one cannot read it",
-                    file=path,
-                    expected=revision(),
-                    found=record["cetpick"],
-                    cure="use that version, or pick again with --overwrite",
-                )
+        refuse_other_version(output)
         raise InputError(
             "holds no results of cetpick pick",
             file=output,
