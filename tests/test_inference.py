@@ -19,7 +19,7 @@ from cetpick.networks.fold import folded
 from cetpick.networks.paper import PaperNetwork
 from cetpick.preprocess import Exclusions, Prepared
 from cetpick.records import Grid
-from cetpick.tiling import choose_tile, heatmap
+from cetpick.tiling import choose_tile, features_at, heatmap
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,22 @@ def test_tiles_equal_the_whole_volume(network: nn.Module, both_ways: bool, monke
     assert whole.shape == (7, 66, 45)
     assert whole.std() > 0.02
     np.testing.assert_allclose(tiled, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_features_at_places_are_those_of_the_whole_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = DefaultNetwork(width=4, fused=4, classes=3)
+    trained_looking(network)
+    rng = np.random.default_rng(1)
+    volume, device = rng.standard_normal((7, 131, 90), np.float32), torch.device("cpu")
+    cells = rng.uniform(-0.4, 1, (40, 3)) * (7, 66, 45)  # some beyond the faces, where the nearest cell counts
+    monkeypatch.setattr(tiling, "choose_tile", lambda *_, **__: (3, 72, 48))
+    found = features_at(network, volume, cells, device=device)
+    # the turned view comes back cell by cell only where the padding is symmetric
+    padded = torch.from_numpy(np.pad(volume, ((0, 0), (0, 5), (0, 6))))[None, None]
+    with torch.inference_mode():
+        views = network(padded).heatmap, network(padded.flip(-2, -1)).heatmap.flip(-2, -1)
+    z, y, x = np.clip(np.rint(cells).astype(int), 0, (6, 65, 44)).T
+    np.testing.assert_allclose(found, (sum(views) / 2)[0, :, z, y, x].T, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])

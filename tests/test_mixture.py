@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from cetpick.calibration import Count
-from cetpick.mixture import calibrate, fit, picks_if
+from cetpick.mixture import agreed, calibrate, fit, picks_if
 
 BROAD = Count(50, 100, 200)
 
@@ -42,12 +42,45 @@ def test_count_and_probabilities_of_known_populations(look_alikes: int, prior: C
 
 def test_picks_follow_a_known_number_where_scores_leave_it_open() -> None:
     logits, _ = populations(120, 60, 0)
-    few, right, many = (picks_if(number, logits) for number in (60, 120, 240))
+    found = fit(logits, BROAD)
+    assert found is not None
+    probabilities = expit(calibrate(logits, found.knots))
+    few, right, many = (picks_if(number, probabilities) for number in (60, 120, 240))
     assert few < right < many
     assert right == pytest.approx(120, rel=0.15)
-    apart = np.concatenate([logits[120:], np.random.default_rng(1).normal(5, 0.5, 120)])
-    assert {picks_if(number, apart) for number in (60, 120, 240)} <= set(range(115, 130))
-    assert picks_if(5, [0.0] * 10) == 0
+    apart = np.repeat([1e-4, 1 - 1e-4], [3000, 120])
+    assert [picks_if(number, apart) for number in (110, 120, 130)] == [120] * 3
+    assert picks_if(5, []) == 0
+
+
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_a_second_opinion_tells_look_alikes_that_score_as_particles_do(doubtful: bool) -> None:
+    """A heap of 40 of them lies just below 100 particles by the first scores, and far away by the others."""
+    rng = np.random.default_rng(0)
+    background, second = (-6 + np.abs(rng.normal(0, 0.4, 3000)) for _ in range(2))
+    first = np.concatenate([rng.normal(1, 0.6, 100), rng.normal(-1, 0.4, 40), background])
+    like = rng.normal(1, 0.6, 100)
+    other = np.concatenate([like, rng.normal(-5 if not doubtful else 1, 0.4, 40), second])
+    alone, beside = fit(first, BROAD), fit(other, BROAD)
+    assert alone is not None
+    assert beside is not None
+    together = agreed(first, alone, other, beside)
+    picked = (expit(calibrate(first, together.knots)) >= 0.5).sum()
+    assert (expit(calibrate(first, alone.knots)) >= 0.5).sum() > 130
+    assert (picked > 130) == doubtful
+    assert doubtful or picked == pytest.approx(100, abs=5)
+    assert together.count.expected == pytest.approx(140 if doubtful else 105, abs=10)
+    assert together.count.low < together.count.expected < together.count.high
+    assert alone.count.spread < together.count.spread or doubtful  # they differ
+
+
+def test_a_second_opinion_without_one_changes_nothing() -> None:
+    logits, _ = populations(120, 60, 0)
+    noise = np.random.default_rng(0).exponential(0.8, len(logits)) - 5
+    alone, beside = fit(logits, BROAD), fit(noise, BROAD)
+    assert alone is not None
+    assert beside is not None
+    assert agreed(logits, alone, noise, beside) == alone
 
 
 def test_scouts_decide_where_scores_do_not() -> None:
