@@ -332,10 +332,15 @@ class Shift:
         return float(np.linalg.norm(self.xyz))
 
     @property
+    def most(self) -> tuple[float, ...]:
+        """Voxels along x, y, z, 0 for what is small beside the rest."""
+        return tuple(value if abs(value) > 0.3 * self.length else 0.0 for value in self.xyz)
+
+    @property
     def told(self) -> str:
-        """Such as ``+3.2 voxels along z``; what is small beside the rest is left out."""
-        along = [(axis, value) for axis, value in zip(AXES, self.xyz, strict=True) if abs(value) > 0.3 * self.length]
-        return " and ".join(f"{value:+.1f} voxels along {axis}" for axis, value in along)
+        """Such as ``+3.2 voxels along z``."""
+        along = zip(AXES, self.most, strict=True)
+        return " and ".join(f"{value:+.1f} voxels along {axis}" for axis, value in along if value)
 
 
 def measure_shift(response: Response, xyz: Points, contrast: Contrast, *, seed: int = 0) -> Shift | None:
@@ -621,6 +626,8 @@ def _notes(
         for item in ranking[1:]:
             if abs(item.z) > abs(first.z) - MARGIN:
                 yield f"{item.reading.name} fits about as well ({_told(item.z)}): {item.reading.rule}"
+    elif not fine and shift and shift.length >= LARGE_SHIFT * response.diameter:
+        yield f"`cetpick convert` does that: --shift {' '.join(f'{value:.1f}' for value in shift.most)}"
     if sign < 0:
         yield "particles are bright in this tomogram; usual is dark"
     if contrast.outside:

@@ -230,6 +230,8 @@ class TestVerdict:
         mended = judged.mended(flat.labels + off, flat.grid)
         assert mended
         assert np.linalg.norm(mended[1] - flat.labels, axis=1).max() < 2
+        (option,) = (note.partition("--shift ")[2] for note in judged.notes if "`cetpick convert` does that" in note)
+        np.testing.assert_allclose([float(word) for word in option.split()], -off, atol=1.5)
 
     def test_small_shift_is_a_note(self, flat: Scene, flat_response: Response) -> None:
         judged = judge_labels(flat_response, flat.labels + np.array([0, 0, 2]))

@@ -139,6 +139,17 @@ class TestGrids:
             (info,) = open_grids([star], InputOptions(names="parent"))
         assert info.name == "tomograms_TS_01"
 
+    def test_points_are_shifted_before_all_else(self, tmp_path):
+        """By voxels of the source, as `check` tells them."""
+        source = volume(tmp_path / "a.mrc")
+        table = written(tmp_path / "t.csv", "x,y,z\n10,12,14\n")
+        run_convert(table, tmp_path / "u.csv", tomograms=[source], shift=(1, -2, 0.5))
+        assert points_of(tmp_path / "u.csv").tolist() == [[11, 10, 14.5]]
+        run_convert(table, tmp_path / "v.csv", tomograms=[source], shift=(1, -2, 0.5), binning=2)
+        assert points_of(tmp_path / "v.csv").tolist() == [[5.25, 4.75, 7]]
+        with pytest.raises(InputError, match="unusable --shift"):
+            run_convert(table, tmp_path / "w.csv", shift=(1, 2, np.nan))
+
     def test_another_field_and_points_outside_are_told(self, tmp_path):
         source = volume(tmp_path / "a.mrc")
         target = volume(tmp_path / "b.mrc", size=(20, 30, 20))

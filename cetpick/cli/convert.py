@@ -49,6 +49,10 @@ def convert(
             "(trimvol -yz)."
         ),
     ] = None,
+    shift: Annotated[
+        tuple[float, float, float],
+        typer.Option(metavar="X Y Z", help="Voxels of IN to add to all points, such as `cetpick check` tells."),
+    ] = (0.0, 0.0, 0.0),
     z: Annotated[
         float | None, typer.Option("--z", metavar="SECTION", help="z of all points of a 2D .box file.")
     ] = None,
@@ -79,7 +83,8 @@ def convert(
 
     summary = run_convert(
         source, output, tomograms=tomogram or [], to_tomograms=to_tomogram or [], to_voxel_size=to_voxel_size,
-        binning=binning, axes=None if axes is None else axes.value, z=z, format=format_name, diameter=diameter,
+        binning=binning, axes=None if axes is None else axes.value, shift=shift, z=z, format=format_name,
+        diameter=diameter,
         options=InputOptions(voxel_size=voxel_size, which=which.value, names=names.value, binned=binned),
         strict=strict, overwrite=overwrite,
     )  # fmt: skip

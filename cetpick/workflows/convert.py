@@ -52,6 +52,7 @@ def run_convert(
     to_voxel_size: float | None = None,
     binning: float | None = None,
     axes: Axes | None = None,
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
     z: float | None = None,
     format: str | None = None,  # noqa: A002
     diameter: float | None = None,
@@ -69,6 +70,7 @@ def run_convert(
         to_voxel_size: of the output's grid, angstrom: in the place of `to_tomograms`, or of their headers'.
         binning: voxels of the source in a voxel of the output's grid, in the place of `to_tomograms`.
         axes: how the output's volume was made from the source's; see geometry.turn_axes.
+        shift: added to all points first, voxels of the source along x, y, z.
         z: of all points of a two-dimensional file, voxels.
         format: name of the format, or an ending that only one has; by default that of the output's ending.
         diameter: of the particles, angstrom, for formats that hold a radius; by default as the source has it.
@@ -90,7 +92,9 @@ def run_convert(
     handler, ending = choose_format(output, format)
     infos = open_grids(tomograms, options)
     goals = open_grids(to_tomograms, replace(options, voxel_size=to_voxel_size))
-    target = Target(tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes)
+    target = Target(
+        tomograms=goals, voxel_size=None if goals else to_voxel_size, binning=binning, axes=axes, shift=shift
+    )
     records = [_sized(record, infos, options.voxel_size) for record in _read(source, infos, options, z)]
     if axes is not None:
         _require_that_volume(records, axes)

@@ -30,12 +30,14 @@ class Target:
         voxel_size: angstrom.
         binning: voxels of the source a voxel, along each axis; may be below 1.
         axes: how the target was made from the source, before any binning; see geometry.turn_axes.
+        shift: added to all points first, voxels of the source along x, y, z.
     """
 
     tomograms: Sequence[TomogramInfo] = ()
     voxel_size: float | None = None
     binning: float | None = None
     axes: Axes | None = None
+    shift: Size = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         given = [bool(self.tomograms), self.voxel_size is not None, self.binning is not None]
@@ -44,6 +46,8 @@ class Target:
         for name, value in (("--to-voxel-size", self.voxel_size), ("--bin", self.binning)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InputError(f"unusable {name}", expected="a positive number", found=value)
+        if not np.isfinite(self.shift).all():
+            raise InputError("unusable --shift", expected="voxels along x, y and z", found=self.shift)
 
     @property
     def is_source(self) -> bool:
@@ -108,7 +112,7 @@ def regrid(record: Coordinates, info: TomogramInfo | None, target: Target, *, al
     Warns:
         CetpickWarning: source and target differ in size in angstrom, or points lie outside of the target.
     """
-    points, table = record.xyz, record.table
+    points, table = record.xyz + np.array(target.shift), record.table
     size: Size | None = info.grid.size if info else None
     voxel_size = info.grid.voxel_size if info else record.voxel_size
     lost = []
