@@ -10,7 +10,7 @@ import imodmodel
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cetpick.errors import CetpickWarning, InputError
@@ -212,6 +212,7 @@ def test_we_read_the_points_of_imodmodel(tmp_path):
     origin=st.tuples(*[st.floats(-1e5, 1e5)] * 3),
     where=st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3), min_size=1, max_size=5),
 )
+@example(size=(1, 1, 1), voxel_size=0.9999999999999998, origin=(0.0, 0.0, 0.0), where=[(0.0, 0.0, 0.0)])
 def test_write_read(tmp_path, size, voxel_size, origin, where):
     info = tomogram(voxel_size=voxel_size, origin=origin, size=size)
     points = np.array(where) * size - 0.5

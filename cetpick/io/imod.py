@@ -5,6 +5,7 @@ The library for these files, imodmodel, loops forever on truncated ones and drop
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from collections.abc import Sequence
@@ -400,6 +401,11 @@ def _object_bytes(name: str, colour: tuple[int, int, int], radius: float, points
     return b"".join(chunks)
 
 
+def _one(voxel_size: float | None) -> bool:
+    """Whether a voxel size is 1 A, in the precision of headers."""
+    return voxel_size is not None and math.isclose(voxel_size, 1.0, rel_tol=1e-6)
+
+
 def _on_volume(path: str | PathLike[str], points: Points, model: ImodModel, info: TomogramInfo | None) -> Points:
     """Move points from the volume that a model was last shown on to a tomogram; both are IMOD model coordinates."""
     minx = model.minx
@@ -408,7 +414,7 @@ def _on_volume(path: str | PathLike[str], points: Points, model: ImodModel, info
     header = info.header_voxel_size
     usable = header is not None and np.isfinite(minx.scale + minx.translation).all() and min(minx.scale) > 0
     # a header without a voxel size often says 1: between two volumes of one size that is no scale
-    unset = (header == 1) != (minx.scale[0] == 1) and model.size in (info.grid.size, (0, 0, 0))
+    unset = _one(header) != _one(minx.scale[0]) and model.size in (info.grid.size, (0, 0, 0))
     if not usable or unset:
         warnings.warn(
             f"{path}: the pixel size of the volume it was drawn on, or that in the header of {info.path}, is unknown: "
@@ -417,7 +423,7 @@ def _on_volume(path: str | PathLike[str], points: Points, model: ImodModel, info
             stacklevel=2,
         )
         return points
-    if header == 1 and minx.scale[0] != 1:  # nobody set it: what the user, or tomograms.star, says counts
+    if _one(header) and not _one(minx.scale[0]):  # nobody set it: what the user, or tomograms.star, says counts
         header = info.grid.voxel_size
     # MINX holds float32, so the header is rounded the same way: on its own volume a model does not move at all.
     voxel_size, *origin = np.array([header, *info.grid.origin], dtype=np.float32).tolist()
