@@ -128,16 +128,15 @@ class ModelSettings:
     def told(self) -> str:
         """What a user wants to know of a trained model, in a few words."""
         low, high = self.count_limits
-        particles = f"about {self.count:.0f} particles ({low:.0f} to {high:.0f}) in each training tomogram"
-        parts = [f"threshold {self.threshold:.3f}"]
+        parts = []
         if self.count:
-            parts.insert(0, particles)
+            parts.append(f"about {self.count:.0f} particles ({low:.0f} to {high:.0f}) in each training tomogram")
         if self.sensitivity:
             (_, fewer), (_, picks), (_, more) = self.sensitivity
             alike = f"still pick {picks:.0f}"
             other = f"pick {fewer:.0f} or {more:.0f} instead of {picks:.0f}" if more - fewer >= 1 else alike
-            parts.insert(1, f"at these limits it would {other}")
-        return "; ".join(parts)
+            parts.append(f"at these limits it would {other}")
+        return "; ".join([*parts, f"threshold {self.threshold:.3f}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

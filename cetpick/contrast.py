@@ -138,10 +138,9 @@ class Reading:
         axes = {(False, False, True): "rotx", (False, True, False): "undo-rotx", (False, False, False): "flipyz"}
         if self.order != (0, 2, 1) or self.flips not in axes:
             return None
-        option = f"--axes {axes[self.flips]}"
-        # that volume has the axes of the labels, and others lie outside of it
-        needed = "without --tomogram" if option.endswith("flipyz") else "--tomogram THE VOLUME THEY WERE PICKED IN"
-        return f"{option} {needed}"
+        # labels lie outside of a volume that has other axes
+        needed = "--tomogram THE VOLUME THEY WERE PICKED IN" if any(self.flips) else "without --tomogram"
+        return f"--axes {axes[self.flips]} {needed}"
 
     def apply(self, xyz: ArrayLike, grid: Grid) -> Points:
         """Points (n, 3) in voxels of `grid` as this reading has them."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cetpick.config import ModelSettings
 from cetpick.dataset import Example, to_cells
 from cetpick.geometry import Points
+from cetpick.mixture import SPREAD
 from cetpick.networks.default import DefaultNetwork
 from cetpick.networks.fold import folded
 from cetpick.networks.pretrained import load_pretrained
@@ -34,8 +35,6 @@ SHRUNK = 0.1
 """Part of the covariances of features that is left out, as these are from few candidates."""
 FEWEST = 20
 """Candidates of each kind that a discriminant needs."""
-SPREAD = 1.1
-"""Standard deviation of particles' scores, as in mixture.SPREAD."""
 
 
 def pretrained_features(
@@ -70,7 +69,7 @@ def likeness(
         seed: of the parts.
 
     Returns:
-        In units in which particles scatter about as their logits do; None when there are too few candidates.
+        In units in which particles scatter by mixture.SPREAD; None when there are too few candidates.
     """
     x, label, score = np.concatenate(features).astype(np.float64), np.concatenate(labelled), np.concatenate(scores)
     rank = np.full(len(score), -1)

@@ -25,7 +25,7 @@ def cores() -> int:
 def free_memory() -> float:
     """Bytes of memory that are free, and that this process may take."""
     # not SC_AVPHYS_PAGES: on a server that has read tomograms all day hardly a page is without a copy of a file
-    room = [1024 * _of(MEMORY, "MemAvailable:")]
+    room = [1024 * _of(MEMORY, "MemAvailable:") or 1.0 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for folder in _folders("memory"):
         for most, used, cached in (
             ("memory.max", "memory.current", "inactive_file"),
